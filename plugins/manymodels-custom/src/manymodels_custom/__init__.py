@@ -1,0 +1,61 @@
+"""Models that bring their own script, with SageMaker's functions."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from manymodels import Artifact, Batch, Context, ModelSettings, hookimpl
+
+from .location import own_script
+from .model import ScriptModel
+
+__version__ = "0.1.0"
+
+# The output_fn hook is not given the model, but the context that this invocation's input_fn was given.
+_answering: WeakKeyDictionary[Context, ScriptModel] = WeakKeyDictionary()
+
+
+@hookimpl
+def claim_code(artifact: Artifact, settings: ModelSettings) -> str | None:
+    """Claim an artifact with a script, and every artifact where one script is shared by all."""
+    if settings.submit_directory is None and own_script(artifact, settings) is None:
+        return None
+    return "custom"
+
+
+@hookimpl
+def load(artifact: Artifact, context: Context) -> ScriptModel:
+    """Import the script and load its model."""
+    return ScriptModel(artifact, context)
+
+
+@hookimpl
+def input_fn(body: bytes, content_type: str | None, model: ScriptModel, context: Context) -> Any:
+    """Decode by the script, the framework or the platform."""
+    _answering[context] = model
+    return model.decode(body, content_type, context)
+
+
+@hookimpl
+def predict_fn(data: Any, model: ScriptModel, context: Context) -> Any:
+    """Predict by the script, the framework or the model's own method."""
+    return model.predict(data, context)
+
+
+@hookimpl
+def output_fn(prediction: Any, accept: str, context: Context) -> Any:
+    """Encode by the script, the framework or the platform."""
+    return _answering[context].encode(prediction, accept, context)
+
+
+@hookimpl
+def batch(model: ScriptModel, context: Context) -> Batch | None:
+    """Join invocations as the framework does, where it answers them alone."""
+    return model.batch(context)
+
+
+@hookimpl
+def unload(model: ScriptModel, context: Context) -> None:
+    """Unload the framework's model and forget the script."""
+    model.close(context)

@@ -1,0 +1,73 @@
+"""The XGBoost plugin: native model files and pickled Boosters or scikit-learn wrappers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from manymodels import Artifact, Batch, Context, RowBatch, hookimpl
+
+from . import _files, _replies, _rows
+
+if TYPE_CHECKING:
+    from ._model import XGBoostModel
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "__version__",
+    "batch",
+    "claim",
+    "input_fn",
+    "load",
+    "output_fn",
+    "predict_fn",
+    "warm_up_imports",
+]
+
+
+@hookimpl
+def claim(artifact: Artifact) -> str | None:
+    """Claim artifacts with an XGBoost model at the top, be it one or several."""
+    return "xgboost" if _files.models(artifact) else None
+
+
+@hookimpl
+def load(artifact: Artifact, context: Context) -> XGBoostModel:
+    """Load the artifact's one model.
+
+    :raises manymodels.errors.LoadFailed: if it holds none or several, or XGBoost cannot read it.
+    """
+    from . import _model  # imports xgboost, which the front process must not
+
+    return _model.load(artifact, context)
+
+
+@hookimpl
+def input_fn(body: bytes, content_type: str | None, model: XGBoostModel) -> Any:
+    """Decode the body into float32 rows as wide as the model: a 2-D array, or a csr_matrix."""
+    return _rows.decode(body, content_type, model.feature_names, model.num_features)
+
+
+@hookimpl
+def predict_fn(data: Any, model: XGBoostModel) -> Any:
+    """Return what XGBoost's own ``predict`` would, or the selected output as one dict per row."""
+    return model.predict(data)
+
+
+@hookimpl
+def output_fn(prediction: Any, accept: str, context: Context) -> tuple[bytes, str]:
+    """Encode the prediction in the forms of SageMaker's XGBoost container."""
+    return _replies.encode(prediction, accept, multi_model=context.settings.multi_model)
+
+
+@hookimpl
+def batch() -> Batch:
+    """Join by rows: XGBoost predicts each by itself."""
+    return RowBatch()
+
+
+@hookimpl
+def warm_up_imports() -> Sequence[str]:
+    """Name XGBoost, which brings scipy and scikit-learn, and joblib for pickled wrappers."""
+    return ("xgboost", "joblib")

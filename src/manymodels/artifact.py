@@ -1,0 +1,128 @@
+"""One unpacked model directory, and what can be known of it without executing anything."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn
+
+import msgspec
+
+from . import pickles
+from .errors import BadArtifact
+
+#: The optional file in which an artifact says which plugin serves it.
+MANIFEST = "manymodels.json"
+_MANIFEST_LIMIT = 1 << 20
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The content of ``manymodels.json``."""
+
+    #: The plugin that serves the artifact; None: the plugins are asked.
+    framework: str | None = None
+    #: Handed to the plugin as ``context.options``.
+    settings: dict[str, Any] = {}
+
+
+class Artifact:
+    """An unpacked model directory."""
+
+    def __init__(self, path: Path, name: str | None = None, *, only: str | None = None) -> None:
+        """Take the files of a directory, or one of them alone as if the directory held no other.
+
+        :param name: the TargetModel; None: the directory's name.
+        :param only: the file's name, where the artifact is a bare file beside others.
+        """
+        #: Absolute path of the directory.
+        self.path = path
+        self._only = only
+        #: The TargetModel, for messages.
+        self.name = name or path.name
+
+    def __repr__(self) -> str:
+        return f"Artifact({self.name!r}, {str(self.path)!r})"
+
+    @cached_property
+    def files(self) -> tuple[str, ...]:
+        """Names of all regular files, relative, with ``/``, sorted; what starts with a dot is left out.
+
+        Archives packed on macOS carry ``._model.joblib`` beside every file, which is no model.
+
+        :raises BadArtifact: if a folder cannot be read.
+        """
+        if self._only is not None:
+            return (self._only,)
+        found: list[str] = []
+        for folder, folders, names in os.walk(self.path, onerror=self._unreadable):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            prefix = "" if folder == str(self.path) else os.path.relpath(folder, self.path).replace(os.sep, "/") + "/"
+            found.extend(prefix + name for name in names if _is_visible_file(folder, name))
+        return tuple(sorted(found))
+
+    def match(self, *patterns: str) -> list[str]:
+        """Return the files at the top of the artifact whose names match a shell pattern, in their order.
+
+        Cheaper than `files`, which looks into folders too.
+        """
+        return [name for pattern in patterns for name in self._top if fnmatch.fnmatchcase(name, pattern)]
+
+    @cached_property
+    def _top(self) -> list[str]:
+        if self._only is not None:
+            return [self._only]
+        try:
+            names = os.listdir(self.path)
+        except OSError as error:
+            self._unreadable(error)
+        return sorted(name for name in names if name != MANIFEST and _is_visible_file(self.path, name))
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum((self.path / name).stat().st_size for name in self.files)
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The artifact's manifest, or an empty one.
+
+        :raises BadArtifact: if it is not valid.
+        """
+        path = self.path / MANIFEST
+        if self._only is not None or not os.path.lexists(path):
+            return Manifest()
+        if not path.is_file():
+            raise BadArtifact(f"{MANIFEST} of {self.name!r} is not a file")
+        try:
+            with path.open("rb") as file:
+                content = file.read(_MANIFEST_LIMIT + 1)
+        except OSError as error:
+            self._unreadable(error)
+        if len(content) > _MANIFEST_LIMIT:
+            raise BadArtifact(f"{MANIFEST} of {self.name!r} has more than {_MANIFEST_LIMIT} bytes")
+        try:
+            return msgspec.json.decode(content, type=Manifest)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise BadArtifact(f"{MANIFEST} of {self.name!r} is not valid: {error}") from error
+
+    def pickle_root(self, name: str) -> str | None:
+        """Return the dotted name of the class that a pickle or joblib file holds; None if it cannot be told.
+
+        The file is read, never unpickled.
+
+        :raises BadArtifact: if the file cannot be read.
+        """
+        try:
+            return pickles.root_class(self.path / name)
+        except OSError as error:
+            self._unreadable(error)
+
+    def _unreadable(self, error: OSError) -> NoReturn:
+        what = Path(error.filename or "").name
+        raise BadArtifact(f"{what!r} of {self.name!r} cannot be read: {error.strerror}") from error
+
+
+def _is_visible_file(folder: str | Path, name: str) -> bool:
+    return not name.startswith(".") and Path(folder, name).is_file()

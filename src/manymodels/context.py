@@ -1,0 +1,119 @@
+"""What a plugin is told beside the data: the model, its settings, the request's headers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from .plugins import Bound
+
+
+class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The operator's settings that plugins may read; the same for every model of a server."""
+
+    #: Used when a request has no Accept, or ``*/*``.
+    default_accept: str = "application/json"
+    #: Threads one prediction may use.
+    threads: int = 1
+    #: File name of a model's own script.
+    program: str = "inference.py"
+    #: Folder or ``.tar.gz`` with one script shared by all models; None: each artifact's own.
+    submit_directory: str | None = None
+    #: True where requests name their model, False where the server holds a single one.
+    multi_model: bool = True
+    #: Whether invocations of one model may be joined into one ``predict_fn`` call.
+    batching: bool = True
+
+
+class Context:
+    """The model and, during an invocation, the request it answers.
+
+    The methods that take an index, and `system_properties`, are those of multi-model-server's
+    context, so that scripts written for it work unchanged. One context belongs to one
+    invocation; the index is accepted and not used.
+    """
+
+    def __init__(
+        self,
+        target_model: str,
+        model_dir: str,
+        *,
+        settings: ModelSettings | None = None,
+        options: Mapping[str, Any] | None = None,
+        framework: Bound | None = None,
+        headers: Mapping[str, str] | None = None,
+        request_id: str = "",
+    ) -> None:
+        #: The client's name of the model.
+        self.target_model = target_model
+        #: Absolute path of the unpacked artifact.
+        self.model_dir = model_dir
+        self.settings = settings or ModelSettings()
+        #: The ``settings`` of the artifact's manifest.
+        self.options: Mapping[str, Any] = options or {}
+        #: The framework plugin below a plugin that claimed the artifact's code, or None.
+        self.framework = framework
+        #: Request headers, names in lower case.
+        self.headers: Mapping[str, str] = headers or {}
+        self.request_id = request_id
+        #: Reply headers set so far.
+        self.response_headers: dict[str, str] = {}
+        self.response_content_type: str | None = None
+        self.response_status = 200
+        #: What `note` was told; shown in the model's description and logged once.
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        """Say something of the model that its description should show, such as a version mismatch."""
+        self.notes.append(text)
+
+    def for_request(self, headers: Mapping[str, str], request_id: str) -> Context:
+        """Return a context of the same model for one invocation."""
+        return Context(
+            self.target_model,
+            self.model_dir,
+            settings=self.settings,
+            options=self.options,
+            framework=self.framework,
+            headers=headers,
+            request_id=request_id,
+        )
+
+    @property
+    def model_name(self) -> str:
+        """The TargetModel, under multi-model-server's name for it."""
+        return self.target_model
+
+    @property
+    def system_properties(self) -> dict[str, Any]:
+        """`model_dir`, `gpu_id` (None) and `batch_size` (1)."""
+        return {"model_dir": self.model_dir, "gpu_id": None, "batch_size": 1}
+
+    def get_request_id(self, idx: int = 0) -> str:
+        """Return the id that the reply carries as ``x-request-id``."""
+        return self.request_id
+
+    def get_request_header(self, idx: int, key: str) -> str | None:
+        """Return a request header, whatever the case of `key`."""
+        return self.headers.get(key.lower())
+
+    def get_all_request_header(self, idx: int = 0) -> dict[str, str]:
+        """Return all request headers, names in lower case."""
+        return dict(self.headers)
+
+    def set_response_header(self, idx: int, key: str, value: str) -> None:
+        """Set a reply header; names that belong to HTTP itself, such as Content-Length, are dropped."""
+        self.response_headers[key] = value
+
+    def set_response_content_type(self, idx: int, value: str) -> None:
+        """Set the reply's Content-Type, over what ``output_fn`` returned."""
+        self.response_content_type = value
+
+    def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
+        """Set the reply's status (200 to 599)."""
+        if not 200 <= code <= 599:
+            raise ValueError(f"a reply's status is between 200 and 599, not {code}")
+        self.response_status = code

@@ -1,0 +1,7 @@
+"""From the name a client sends to a loaded model: the part that SageMaker plays in AWS."""
+
+from .container import Container, SingleModel
+from .endpoint import Endpoint
+from .role import Role
+
+__all__ = ["Container", "Endpoint", "Role", "SingleModel"]

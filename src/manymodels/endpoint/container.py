@@ -1,0 +1,126 @@
+"""The container role: SageMaker says what to load, or there is one model."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..artifact import Artifact
+from ..errors import BadArtifact, BadTargetModel, ManyModelsError, ModelNotReady, RequestError
+from ..invocation import Answer, Invocation
+from ..plugins import Binding, Plugins
+from ..sagemaker import MODEL_DIR
+from ..server import ModelDescription, ModelServer
+from ..settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class Container:
+    """A multi-model container: whoever speaks the container API decides what is loaded."""
+
+    multi_model = True
+
+    def __init__(self, server: ModelServer, plugins: Plugins, settings: Settings) -> None:
+        self._server = server
+        self._plugins = plugins
+        self._settings = settings
+
+    async def start(self) -> None:
+        """Start the model server, ready for any framework."""
+        await self._server.start(None)
+
+    async def stop(self) -> None:
+        """Stop the model server."""
+        await self._server.stop()
+
+    def ready(self) -> bool:
+        """Say whether models can be loaded and invoked; none has to be."""
+        return self._server.healthy()
+
+    async def invoke(self, target_model: str | None, invocation: Invocation) -> Answer:
+        """Answer an invocation of a loaded model, named by the TargetModel header."""
+        if target_model is None:
+            raise BadTargetModel("the TargetModel header is missing; name one of the loaded models")
+        return await self.invoke_loaded(target_model, invocation)
+
+    async def invoke_loaded(self, name: str, invocation: Invocation) -> Answer:
+        """Answer an invocation of a loaded model."""
+        return await self._server.invoke(name, invocation, self._settings.invocation_timeout)
+
+    async def load(self, name: str, url: str) -> None:
+        """Load the unpacked artifact at the path `url`."""
+        path = Path(url)
+        binding = await asyncio.get_running_loop().run_in_executor(None, self._bind, name, path)
+        await self._server.load(name, path, binding)
+
+    def _bind(self, name: str, path: Path) -> Binding:
+        if not path.is_absolute() or not path.is_dir():
+            raise BadArtifact(f"url of {name!r} is {str(path)!r}, which is not the absolute path of a folder")
+        return self._plugins.bind(Artifact(path, name), self._settings.model_settings())
+
+    async def unload(self, name: str) -> None:
+        """Unload a model."""
+        await self._server.unload(name)
+
+    def models(self) -> list[ModelDescription]:
+        """Return the loaded models, sorted by name."""
+        return self._server.models()
+
+    def describe(self, name: str) -> ModelDescription:
+        """Return one loaded model."""
+        return self._server.describe(name)
+
+    def artifacts(self) -> Iterator[str]:
+        """Yield the names of the loaded models: a container knows no others."""
+        return (model.name for model in self.models())
+
+
+class SingleModel(Container):
+    """A container with one model, at ``/opt/ml/model``, loaded at start."""
+
+    multi_model = False
+    #: The name it has in the container API.
+    NAME = "model"
+
+    def __init__(self, server: ModelServer, plugins: Plugins, settings: Settings) -> None:
+        super().__init__(server, plugins, settings)
+        self._error: ManyModelsError | None = ModelNotReady("the model is being loaded")
+        self._loading: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start the model server and begin to load the model."""
+        await super().start()
+        self._loading = asyncio.create_task(self._load())
+
+    async def _load(self) -> None:
+        try:
+            await self.load(self.NAME, str(self._settings.base_dir / MODEL_DIR))
+        except ManyModelsError as error:
+            logger.error("the model cannot be loaded: %s", error)
+            self._error = error
+        else:
+            self._error = None
+
+    async def stop(self) -> None:
+        """Stop the model server."""
+        if self._loading is not None:
+            self._loading.cancel()
+        await super().stop()
+
+    def ready(self) -> bool:
+        """Say whether the model is loaded."""
+        return self._error is None and super().ready()
+
+    async def invoke(self, target_model: str | None, invocation: Invocation) -> Answer:
+        """Answer an invocation of the model."""
+        if target_model is not None:
+            raise RequestError(
+                "this server holds a single model and does not support the TargetModel header; leave it out, "
+                "or serve a model store"
+            )
+        if self._error is not None:
+            raise self._error
+        return await self.invoke_loaded(self.NAME, invocation)

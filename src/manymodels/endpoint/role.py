@@ -1,0 +1,61 @@
+"""What the HTTP application asks of whoever decides which models are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from ..invocation import Answer, Invocation
+from ..server import ModelDescription
+
+
+class Role(Protocol):
+    """One of the ways to run: in front of a store, told by SageMaker what to load, or with one model."""
+
+    #: Whether a request has to name its model.
+    multi_model: bool
+
+    async def start(self) -> None:
+        """Start the model server below."""
+
+    async def stop(self) -> None:
+        """Stop it."""
+
+    def ready(self) -> bool:
+        """Say whether requests can be answered."""
+
+    async def invoke(self, target_model: str | None, invocation: Invocation) -> Answer:
+        """Answer an invocation of a model that need not be loaded yet.
+
+        :raises ManyModelsError: whatever went wrong.
+        """
+
+    async def invoke_loaded(self, name: str, invocation: Invocation) -> Answer:
+        """Answer an invocation of a loaded model.
+
+        :raises ModelNotFound: if it is not loaded.
+        """
+
+    async def load(self, name: str, url: str) -> None:
+        """Load the model at `url` as `name`.
+
+        :raises ModelAlreadyLoaded: if it is loaded.
+        """
+
+    async def unload(self, name: str) -> None:
+        """Unload a model.
+
+        :raises ModelNotFound: if it is not loaded.
+        """
+
+    def models(self) -> list[ModelDescription]:
+        """Return the loaded models, sorted by name."""
+
+    def describe(self, name: str) -> ModelDescription:
+        """Return one loaded model.
+
+        :raises ModelNotFound: if it is not loaded.
+        """
+
+    def artifacts(self) -> Iterator[str]:
+        """Yield the TargetModels that can be invoked; blocks."""

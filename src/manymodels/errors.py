@@ -1,0 +1,184 @@
+"""Every error a caller can meet, in one tree.
+
+Each class carries the statuses of the three dialects it is answered in: the container API
+(``/models/...``), the short form (``/invocations``) and AWS's endpoint API (``/endpoints/...``).
+
+::
+
+    ManyModelsError                 500
+    ├── SettingsError               500   a setting is wrong; the server does not start
+    ├── PluginError                 500   a plugin breaks the hook contract; the server does not start
+    ├── RequestError                400   the request is wrong, whatever the model
+    │   ├── BadTargetModel          400   missing, leaves the store, too long, control characters
+    │   ├── BadInput                400   the body is not what its type says, or the model refuses it
+    │   ├── UnsupportedContentType  415
+    │   ├── UnsupportedAccept       406
+    │   └── BodyTooLarge            413
+    ├── ModelNotFound               404   no such artifact, or not loaded
+    ├── ModelAlreadyLoaded          409
+    ├── LoadFailed                  400   the artifact cannot be loaded
+    │   ├── BadArtifact             400   corrupt, empty, too large, hostile
+    │   ├── NoPlugin                400   claimed by no plugin, by two, or by one not installed
+    │   └── ModelRefused            400   killed its workers; refused for a while
+    ├── OutOfMemory                 507   no room, or memory ran out while loading or predicting
+    ├── ModelNotReady               503   still loading at the caller's deadline
+    ├── Overloaded                  503   the queue is full
+    ├── InvocationTimeout           504   the model did not answer by the deadline
+    ├── WorkerDied                  500   the worker process ended while it ran the invocation
+    └── PredictionFailed            500   an exception in the plugin or in the model's script
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ManyModelsError(Exception):
+    """Base of all errors; its text names the culprit and the remedy in a sentence."""
+
+    #: Status in the container API.
+    status: ClassVar[int] = 500
+    #: Status of ``/invocations``; None where it equals :attr:`status`.
+    invocations_status: ClassVar[int | None] = None
+    #: Status and ``x-amzn-ErrorType`` of ``/endpoints/...``.
+    aws: ClassVar[tuple[int, str]] = (424, "ModelError")
+    #: ``OriginalStatusCode`` of a ModelError; None where it equals :attr:`status`.
+    original_status: ClassVar[int | None] = None
+    #: Seconds for ``Retry-After``; None sends no such header.
+    retry_after: ClassVar[int | None] = None
+
+    def again(self) -> ManyModelsError:
+        """Return a copy to raise: an instance raised many times would collect every traceback."""
+        return type(self)(*self.args)
+
+
+class SettingsError(ManyModelsError):
+    """A setting has a value the server cannot start with."""
+
+    aws = (500, "InternalFailure")
+
+
+class PluginError(ManyModelsError):
+    """A plugin breaks the hook contract."""
+
+    aws = (500, "InternalFailure")
+
+
+class RequestError(ManyModelsError):
+    """The request is wrong; sending it again changes nothing."""
+
+    status = 400
+
+
+class BadTargetModel(RequestError):
+    """The TargetModel is missing or not allowed."""
+
+    aws = (400, "ValidationError")
+
+
+class BadInput(RequestError):
+    """The body is not what its content type says, or the model refuses its values or shape."""
+
+
+class UnsupportedContentType(RequestError):
+    """No decoder for the request's content type."""
+
+    status = 415
+
+
+class UnsupportedAccept(RequestError):
+    """None of the types the client accepts can be produced."""
+
+    status = 406
+
+
+class BodyTooLarge(RequestError):
+    """The body is over the limit."""
+
+    status = 413
+    aws = (400, "ValidationError")
+
+
+class ModelNotFound(ManyModelsError):
+    """No artifact of that name in the store, or (container role) the model is not loaded."""
+
+    status = 404
+    aws = (400, "ValidationError")
+
+
+class ModelAlreadyLoaded(ManyModelsError):
+    """``POST /models`` for a model that is loaded."""
+
+    status = 409
+
+
+class LoadFailed(ManyModelsError):
+    """The artifact cannot be loaded."""
+
+    status = 400
+    invocations_status = 424
+
+
+class BadArtifact(LoadFailed):
+    """The artifact is corrupt, empty, too large or hostile."""
+
+
+class NoPlugin(LoadFailed):
+    """No installed plugin, or more than one, claims the artifact."""
+
+
+class ModelRefused(LoadFailed):
+    """The model killed its workers and is refused for a while."""
+
+
+class OutOfMemory(ManyModelsError):
+    """The model does not fit beside what is loaded, or memory ran out."""
+
+    status = 507
+    invocations_status = 503
+    aws = (503, "ServiceUnavailable")
+    retry_after = 1
+    #: Whether it may be loaded once other models are unloaded.
+    eviction_helps: bool = False
+
+
+class ModelNotReady(ManyModelsError):
+    """The model was still loading at the caller's deadline; loading goes on."""
+
+    status = 503
+    aws = (429, "ModelNotReadyException")
+    retry_after = 1
+
+
+class Overloaded(ManyModelsError):
+    """The model's queue, or the server's, is full."""
+
+    status = 503
+    aws = (503, "ServiceUnavailable")
+    retry_after = 1
+
+
+class InvocationTimeout(ManyModelsError):
+    """The model did not answer by the deadline."""
+
+    status = 504
+    original_status = 0
+
+
+class WorkerDied(ManyModelsError):
+    """The worker process ended while it ran the invocation."""
+
+
+class PredictionFailed(ManyModelsError):
+    """The plugin or the model's script raised."""
+
+
+def _tree(cls: type[ManyModelsError]) -> dict[str, type[ManyModelsError]]:
+    found = {cls.__name__: cls}
+    for child in cls.__subclasses__():
+        found.update(_tree(child))
+    return found
+
+
+#: Every class by its name, which is how an error crosses from a worker to the front.
+BY_NAME: dict[str, type[ManyModelsError]] = _tree(ManyModelsError)

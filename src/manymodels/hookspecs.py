@@ -1,0 +1,148 @@
+"""The hooks: the whole contract between the platform and a plugin.
+
+A plugin is a module (or any object) whose functions carry ``@manymodels.hookimpl`` and have the
+names below; it is found through the entry-point group ``manymodels`` and may take fewer
+arguments than a hook offers. The platform decides once, at load, which plugin serves an
+artifact. From then on it calls that plugin's functions alone, plus the wrappers
+(``@hookimpl(wrapper=True)``) of any other plugin, so None is an answer like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    import click
+
+    from .artifact import Artifact
+    from .batching import Batch
+    from .context import Context, ModelSettings
+
+PROJECT = "manymodels"
+hookspec = pluggy.HookspecMarker(PROJECT)
+#: Marks a function of a plugin as the implementation of the hook of that name.
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def claim(artifact: Artifact) -> str | None:
+    """Say whether this framework plugin serves the artifact.
+
+    Called in the front process, once per artifact whose manifest names no framework. Look at
+    names and bytes only: nothing of the artifact may be executed or unpickled, and no framework
+    imported. Exactly one plugin may claim an artifact.
+
+    :param artifact: the unpacked model directory.
+    :returns: the plugin's own name, or None.
+    """
+
+
+@hookspec(firstresult=True)
+def claim_code(artifact: Artifact, settings: ModelSettings) -> str | None:
+    """Say whether this plugin runs code that the artifact (or the operator) brings.
+
+    Such a plugin is bound on top of the framework plugin that claims the rest of the artifact,
+    and reaches it as ``context.framework`` (None where no framework claims the artifact). Called
+    in the front process; look, execute nothing.
+
+    :param artifact: the unpacked model directory.
+    :param settings: the operator's settings (`program`, `submit_directory`).
+    :returns: the plugin's own name, or None.
+    """
+
+
+@hookspec(firstresult=True)
+def load(artifact: Artifact, context: Context) -> Any:
+    """Load the artifact and return the model object, which the other hooks are given.
+
+    Called once per load, in a worker process that other models share. Tell the reader of the
+    model's description what matters with ``context.note``.
+
+    :param artifact: the unpacked model directory; read only.
+    :param context: the model and its settings, without a request.
+    :raises manymodels.errors.LoadFailed: with a sentence for the client. Any other exception
+        becomes one; a MemoryError becomes ``OutOfMemory``.
+    """
+
+
+@hookspec(firstresult=True)
+def input_fn(body: bytes, content_type: str | None, model: Any, context: Context) -> Any:
+    """Turn a request's body into what ``predict_fn`` takes.
+
+    Left out, the platform decodes by content type (``manymodels.codecs.decode``).
+
+    :param body: the raw body, at most the configured limit long.
+    :param content_type: the header as the client sent it, parameters included; None if absent.
+    :param model: what ``load`` returned.
+    :param context: the model and this request.
+    :raises manymodels.errors.BadInput: answered with 400.
+    :raises manymodels.errors.UnsupportedContentType: answered with 415.
+    """
+
+
+@hookspec(firstresult=True)
+def predict_fn(data: Any, model: Any, context: Context) -> Any:
+    """Run the model.
+
+    :param data: what ``input_fn`` returned, or several joined by the plugin's ``batch``.
+    :param model: what ``load`` returned.
+    :param context: the model and this request; of a joined call, the first request's.
+    :raises manymodels.errors.BadInput: where the model refuses the data (width, NaN, dtype).
+        Any other exception is answered with 500 and logged with its traceback.
+    """
+
+
+@hookspec(firstresult=True)
+def output_fn(prediction: Any, accept: str, context: Context) -> Any:
+    """Turn a prediction into the reply.
+
+    Left out, the platform encodes by Accept (``manymodels.codecs.encode``).
+
+    :param prediction: what ``predict_fn`` returned, or this request's share of it.
+    :param accept: the Accept header; the operator's default where it is absent or ``*/*``.
+    :param context: the model and this request.
+    :returns: a pair of body (bytes or str) and content type.
+    :raises manymodels.errors.UnsupportedAccept: answered with 406.
+    """
+
+
+@hookspec(firstresult=True)
+def batch(model: Any, context: Context) -> Batch | None:
+    """Say how invocations of this model that wait at the same time may be joined into one call.
+
+    :param model: what ``load`` returned.
+    :param context: the model, without a request.
+    :returns: for instance ``manymodels.batching.RowBatch()``; None: each runs alone.
+    """
+
+
+@hookspec(firstresult=True)
+def unload(model: Any, context: Context) -> None:
+    """Let go of what the garbage collector cannot, such as files or native handles.
+
+    :param model: what ``load`` returned.
+    :param context: the model, without a request.
+    """
+
+
+@hookspec
+def warm_up_imports() -> Sequence[str]:  # type: ignore[empty-body]
+    """Name the modules worth importing once, before workers are forked.
+
+    They are imported in the process all workers are forks of, so their memory and import time
+    are paid once. Imports only: that process never predicts, and a module that starts threads
+    at import is imported in each worker instead.
+
+    :returns: importable module names, in order.
+    """
+
+
+@hookspec
+def register_commands(cli: click.Group) -> None:
+    """Add commands to ``manymodels``.
+
+    :param cli: the command group; use ``cli.add_command`` or ``@cli.command``.
+    """

@@ -1,0 +1,265 @@
+"""The ASGI application: which path is answered by what."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import itertools
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+from urllib.parse import parse_qs
+
+import msgspec
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from .. import sagemaker
+from ..endpoint import Role
+from ..errors import ManyModelsError, PredictionFailed, RequestError
+from ..invocation import Answer
+from ..server import ModelDescription
+from ..settings import Settings
+from .replies import Reply, answer, aws_error, container_error, invocations_error, model_error, timing
+from .request import ClientGone, Request
+
+logger = logging.getLogger(__name__)
+
+#: Models in one page of a list, as in multi-model-server.
+PAGE = 100
+
+Handler = Callable[[Request], Awaitable[Reply]]
+ErrorReply = Callable[[ManyModelsError, Request], Reply]
+
+
+class LoadRequest(msgspec.Struct):
+    """The body of ``POST /models``; other members, which multi-model-server knows, are ignored."""
+
+    model_name: str
+    url: str
+
+
+class NoRoute(RequestError):
+    """No such path."""
+
+    status = 404
+
+
+class NoMethod(RequestError):
+    """The path does not take this method."""
+
+    status = 405
+
+
+class Resource:
+    """One path: its handlers by method, and how its errors are worded."""
+
+    def __init__(self, error: ErrorReply, **handlers: Handler) -> None:
+        self._error = error
+        self._handlers = handlers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        start = time.perf_counter()
+        request = Request(scope, receive)
+        handler = self._handlers.get(request.method)
+        try:
+            if handler is None:
+                allowed = ", ".join(self._handlers)
+                raise NoMethod(f"{scope['path']} takes {allowed}, not {request.method}")
+            reply = await handler(request)
+        except ClientGone:
+            return
+        except asyncio.CancelledError:
+            logger.debug("the client went away", extra={"request_id": request.id})
+            return
+        except ManyModelsError as error:
+            reply = self._failed(error, request, start)
+        except Exception:
+            logger.exception("a request failed", extra={"request_id": request.id})
+            reply = self._failed(PredictionFailed("internal error; the server's log has more"), request, start)
+        reply.add(sagemaker.REQUEST_ID, request.id)
+        await reply.send(send)
+
+    def _failed(self, error: ManyModelsError, request: Request, start: float) -> Reply:
+        reply = self._error(error, request)
+        level = logging.WARNING if reply.status >= 500 else logging.INFO
+        logger.log(
+            level,
+            "%s",
+            error,
+            extra={"status": reply.status, "model": _name(request), "request_id": request.id},
+        )
+        return reply.add("server-timing", timing({"total": time.perf_counter() - start}))
+
+
+def _name(request: Request) -> str:
+    return request.parameters.get("model") or request.headers.get(sagemaker.TARGET_MODEL, "")
+
+
+class Application:
+    """The handlers of all paths."""
+
+    def __init__(self, role: Role, settings: Settings) -> None:
+        self._role = role
+        self._settings = settings
+        self._limit = int(settings.max_body)
+
+    def routes(self) -> list[Route]:
+        """Return the paths; the most frequent first."""
+
+        def container(error: ManyModelsError, request: Request) -> Reply:
+            return container_error(error, request.id)
+
+        def short(error: ManyModelsError, request: Request) -> Reply:
+            return invocations_error(error, request.id)
+
+        def aws(error: ManyModelsError, request: Request) -> Reply:
+            return aws_error(error, request.parameters["endpoint"], request.id)
+
+        return [
+            Route("/invocations", Resource(short, POST=self.invocations)),
+            Route("/endpoints/{endpoint:path}/invocations", Resource(aws, POST=self.invoke_endpoint)),
+            Route("/models/{model:path}/invoke", Resource(container, POST=self.invoke_loaded)),
+            Route("/ping", Resource(container, GET=self.ping)),
+            Route("/models", Resource(container, GET=self.list_models, POST=self.load)),
+            Route("/models/{model:path}", Resource(container, GET=self.describe, DELETE=self.unload)),
+            Route("/artifacts", Resource(container, GET=self.list_artifacts)),
+            Route("/{path:path}", Resource(container, **dict.fromkeys(_METHODS, self.no_route))),
+        ]
+
+    # -- Invocations --
+
+    async def invocations(self, request: Request) -> Reply:
+        """``POST /invocations``: the short form; the model is loaded if it has to be."""
+        result = await self._invoke(request, request.target_model(), self._role.invoke)
+        return answer(result, request.id)
+
+    async def invoke_loaded(self, request: Request) -> Reply:
+        """``POST /models/{name}/invoke``: a loaded model, as SageMaker calls it."""
+        result = await self._invoke(request, request.parameters["model"], self._role.invoke_loaded)
+        return answer(result, request.id)
+
+    async def invoke_endpoint(self, request: Request) -> Reply:
+        """``POST /endpoints/{EndpointName}/invocations``: what boto3 sends; any name is accepted."""
+        result = await self._invoke(request, request.target_model(), self._role.invoke)
+        if result.status >= 400:  # the model's script says so itself
+            message = result.body.decode("utf-8", "replace")
+            reply = model_error(result.status, message, request.parameters["endpoint"], request.id)
+            return reply.add("server-timing", timing(result.timings))
+        return answer(result, request.id).add(sagemaker.INVOKED_VARIANT, sagemaker.VARIANT)
+
+    async def _invoke(self, request: Request, name: Any, invoke: Callable[[Any, Any], Awaitable[Answer]]) -> Answer:
+        invocation = await request.invocation(self._limit)
+        watch = request.watch()
+        try:
+            return await invoke(name, invocation)
+        finally:
+            watch.cancel()
+
+    # -- The container API --
+
+    async def ping(self, request: Request) -> Reply:
+        """``GET /ping``: whether requests can be answered."""
+        if self._role.ready():
+            return Reply.json(200, {"status": "Healthy"}, request.id)
+        return Reply.json(503, {"status": "Unhealthy"}, request.id)
+
+    async def list_models(self, request: Request) -> Reply:
+        """``GET /models``: the loaded models, a page at a time."""
+        models = self._role.models()
+        page, token = _page(iter([model.name for model in models]), request.query)
+        kept = set(page)
+        content: dict[str, Any] = {"models": [_described(model) for model in models if model.name in kept]}
+        if token is not None:
+            content["nextPageToken"] = token
+        return Reply.json(200, content, request.id)
+
+    async def load(self, request: Request) -> Reply:
+        """``POST /models``: load a model; its name and url come as JSON, or in the query."""
+        body = await request.body(self._limit)
+        query = {name: values[-1] for name, values in parse_qs(request.query.decode("latin-1")).items()}
+        try:
+            wanted = msgspec.json.decode(body, type=LoadRequest) if body else msgspec.convert(query, LoadRequest)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RequestError(f'send {{"model_name": "...", "url": "..."}}: {error}') from error
+        await self._role.load(wanted.model_name, wanted.url)
+        return Reply.json(200, {"status": f'Model "{wanted.model_name}" loaded'}, request.id)
+
+    async def describe(self, request: Request) -> Reply:
+        """``GET /models/{name}``: one loaded model."""
+        return Reply.json(200, _described(self._role.describe(request.parameters["model"])), request.id)
+
+    async def unload(self, request: Request) -> Reply:
+        """``DELETE /models/{name}``: unload a model; its memory is free once this answers."""
+        name = request.parameters["model"]
+        await self._role.unload(name)
+        return Reply.json(200, {"status": f'Model "{name}" unloaded'}, request.id)
+
+    # -- Beyond SageMaker --
+
+    async def list_artifacts(self, request: Request) -> Reply:
+        """``GET /artifacts``: every TargetModel that can be invoked, a page at a time."""
+        loop = asyncio.get_running_loop()
+        page, token = await loop.run_in_executor(None, lambda: _page(self._role.artifacts(), request.query))
+        content: dict[str, Any] = {"artifacts": page}
+        if token is not None:
+            content["nextPageToken"] = token
+        return Reply.json(200, content, request.id)
+
+    async def no_route(self, request: Request) -> Reply:
+        """Answer any other path."""
+        raise NoRoute(f"no such path: {request.parameters['path']!r}; POST /invocations with a TargetModel header")
+
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+def _described(model: ModelDescription) -> dict[str, Any]:
+    described = {
+        "modelName": model.name,
+        "modelUrl": model.path,
+        "plugin": model.plugin,
+        "bytes": model.bytes,
+        "loadSeconds": round(model.load_seconds, 6),
+        "workers": list(model.workers),
+    }
+    if model.framework is not None:
+        described["framework"] = model.framework
+    if model.notes:
+        described["notes"] = list(model.notes)
+    return described
+
+
+def _page(names: Iterator[str], query: bytes) -> tuple[list[str], str | None]:
+    """Return one page of sorted names and the token of the next.
+
+    A token is the last name before its page, so that models which come and go meanwhile shift nothing.
+    """
+    values = parse_qs(query.decode("latin-1"))
+    limit = values.get("limit", [str(PAGE)])[-1]
+    if not limit.isdecimal() or not 1 <= int(limit) <= PAGE:
+        raise RequestError(f"limit is a number from 1 to {PAGE}, not {limit!r}")
+    token = values.get("next_page_token", [""])[-1]
+    try:
+        after = base64.urlsafe_b64decode(token.encode()).decode()
+    except (binascii.Error, ValueError) as error:
+        raise RequestError(f"next_page_token {token!r} is none that this server gave out") from error
+    rest = itertools.dropwhile(lambda name: _key(name) <= _key(after), names) if token else names
+    page = list(itertools.islice(rest, int(limit) + 1))
+    if len(page) <= int(limit):
+        return page, None
+    page.pop()
+    return page, base64.urlsafe_b64encode(page[-1].encode()).decode()
+
+
+def _key(name: str) -> list[str]:
+    """Names are ordered by the segments of their paths, as a walk through folders meets them."""
+    return name.split("/")
+
+
+def create_app(role: Role, settings: Settings) -> ASGIApp:
+    """Return the ASGI application for a role; starting and stopping the role is the caller's."""
+    return Router(Application(role, settings).routes(), redirect_slashes=False)

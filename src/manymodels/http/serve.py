@@ -1,0 +1,65 @@
+"""Run the application on a socket until a signal."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable
+
+import uvicorn
+import uvloop
+
+from ..endpoint import Role
+from ..errors import SettingsError
+from ..settings import Settings
+from .app import create_app
+
+#: Seconds that running requests have after SIGTERM; SageMaker sends SIGKILL after 30.
+GRACE = 20
+
+
+def serve(role: Role, settings: Settings, host: str, ready: Callable[[int], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then let running requests end.
+
+    :param ready: called with the port once requests are taken.
+    :raises SettingsError: if the port is taken.
+    """
+    sock = _listen(host, settings.port)
+    with sock:
+        config = uvicorn.Config(
+            create_app(role, settings),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            timeout_graceful_shutdown=GRACE,
+            backlog=2048,
+        )
+        uvloop.run(_serve(role, config, sock, ready))
+
+
+async def _serve(role: Role, config: uvicorn.Config, sock: socket.socket, ready: Callable[[int], None]) -> None:
+    await role.start()
+    try:
+        # uvicorn handles the signals while it serves, then raises them again for the handlers it found.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        ready(sock.getsockname()[1])
+        await uvicorn.Server(config).serve(sockets=[sock])
+    finally:
+        await role.stop()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
+        sock = socket.socket(family, kind)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with --port, or --host"
+        ) from error
+    return sock

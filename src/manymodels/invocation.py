@@ -1,0 +1,28 @@
+"""One request to a model and its answer, as they travel between processes."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Invocation(msgspec.Struct, array_like=True, frozen=True):
+    """A request to one model."""
+
+    body: bytes
+    #: As the client sent it, parameters included; None if absent.
+    content_type: str | None = None
+    accept: str | None = None
+    #: The request's headers, names in lower case.
+    headers: dict[str, str] = {}
+    request_id: str = ""
+
+
+class Answer(msgspec.Struct, array_like=True):
+    """What the model answered."""
+
+    body: bytes
+    content_type: str
+    status: int = 200
+    headers: dict[str, str] = {}
+    #: Seconds spent by stage (`queue`, `fetch`, `load`, `predict`), for Server-Timing.
+    timings: dict[str, float] = {}

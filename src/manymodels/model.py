@@ -1,0 +1,152 @@
+"""An artifact bound to its plugin and loaded: what a worker holds, and how it answers."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .artifact import Artifact
+from .codecs import any_accept
+from .context import Context, ModelSettings
+from .errors import LoadFailed, ManyModelsError, OutOfMemory, PredictionFailed
+from .invocation import Answer, Invocation
+from .plugins import Binding, Plugins
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Call:
+    """One invocation on its way through the model."""
+
+    invocation: Invocation
+    context: Context
+    data: Any = None
+    prediction: Any = None
+    seconds: float = 0.0
+    error: ManyModelsError | None = None
+
+
+class Model:
+    """A loaded model and the hooks it is bound to."""
+
+    def __init__(self, artifact: Artifact, binding: Binding, plugins: Plugins, settings: ModelSettings) -> None:
+        """Load the artifact.
+
+        :raises LoadFailed: if the plugin cannot load it.
+        :raises OutOfMemory: if memory ran out.
+        """
+        self._hooks = plugins.bound(binding.plugin)
+        self._default_accept = settings.default_accept
+        framework = plugins.bound(binding.framework, wrappers=False) if binding.framework else None
+        self.context = Context(
+            artifact.name,
+            str(artifact.path),
+            settings=settings,
+            options=artifact.manifest.settings,
+            framework=framework,
+        )
+        try:
+            self._model = self._hooks.load(artifact, self.context)
+            self._batch = self._hooks.batch(self._model, self.context) if settings.batching else None
+        except ManyModelsError:
+            raise
+        except MemoryError as error:
+            raise OutOfMemory(f"memory ran out while loading {artifact.name!r}") from error
+        except Exception as error:
+            logger.exception("loading %r failed", artifact.name)
+            raise LoadFailed(
+                f"{artifact.name!r} cannot be loaded by the plugin {binding.plugin!r}: {_describe(error)}"
+            ) from error
+
+    @property
+    def notes(self) -> list[str]:
+        """What the plugin had to say of the model while loading it."""
+        return self.context.notes
+
+    def unload(self) -> None:
+        """Let the plugin release what it holds."""
+        self._hooks.unload(self._model, self.context)
+
+    def invoke(self, invocations: Sequence[Invocation]) -> list[Answer | ManyModelsError]:
+        """Answer invocations that arrived together, each with an answer or an error of its own."""
+        calls = [_Call(inv, self.context.for_request(inv.headers, inv.request_id)) for inv in invocations]
+        for call in calls:
+            self._guarded(call, self._decode)
+        live = [call for call in calls if call.error is None]
+        if not (len(live) > 1 and self._predict_joined(live)):
+            for call in live:
+                self._guarded(call, self._predict)
+        return [self._guarded(call, self._encode) or call.error or _no_answer(call) for call in calls]
+
+    def _guarded(self, call: _Call, step: Any) -> Answer | None:
+        if call.error is not None:
+            return None
+        try:
+            return step(call)  # type: ignore[no-any-return]
+        except ManyModelsError as error:
+            call.error = error
+        except MemoryError:
+            call.error = OutOfMemory(f"memory ran out while {self.context.target_model!r} answered")
+        except Exception as error:
+            logger.exception("%s of %r failed", step.__name__.strip("_"), self.context.target_model)
+            call.error = PredictionFailed(f"{self.context.target_model!r} failed: {_describe(error)}")
+        return None
+
+    def _decode(self, call: _Call) -> None:
+        invocation = call.invocation
+        call.data = self._hooks.input_fn(invocation.body, invocation.content_type, self._model, call.context)
+
+    def _predict(self, call: _Call) -> None:
+        start = time.perf_counter()
+        try:
+            call.prediction = self._hooks.predict_fn(call.data, self._model, call.context)
+        finally:
+            call.seconds = time.perf_counter() - start
+
+    def _predict_joined(self, calls: list[_Call]) -> bool:
+        """Answer all calls with one; False leaves each to be run alone, so that no input fails another's."""
+        if self._batch is None:
+            return False
+        start = time.perf_counter()
+        try:
+            joined = self._batch.join([call.data for call in calls])
+            if joined is None:
+                return False
+            data, counts = joined
+            shares = self._batch.split(self._hooks.predict_fn(data, self._model, calls[0].context), counts)
+        except Exception as error:  # noqa: BLE001 - whose input it was shows when each runs alone
+            logger.debug("%d joined calls of %r run alone: %s", len(calls), self.context.target_model, error)
+            return False
+        seconds = time.perf_counter() - start
+        for call, share in zip(calls, shares, strict=True):
+            call.prediction = share
+            call.seconds = seconds
+        return True
+
+    def _encode(self, call: _Call) -> Answer:
+        accept = call.invocation.accept
+        if accept is None or any_accept(accept):
+            accept = self._default_accept
+        body, content_type = self._hooks.output_fn(call.prediction, accept, call.context)
+        context = call.context
+        return Answer(
+            body=body.encode() if isinstance(body, str) else bytes(body),
+            content_type=context.response_content_type or content_type,
+            status=context.response_status,
+            headers=context.response_headers,
+            timings={"predict": call.seconds},
+        )
+
+
+def _describe(error: BaseException) -> str:
+    """Return an exception in one line; native libraries put stacks and paths behind the first."""
+    first = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {first[:300]}" if first else type(error).__name__
+
+
+def _no_answer(call: _Call) -> ManyModelsError:
+    return PredictionFailed(f"{call.context.target_model!r} gave no answer")

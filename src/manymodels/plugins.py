@@ -1,0 +1,252 @@
+"""The plugin manager: find plugins, check them, bind an artifact to one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from importlib import metadata
+from typing import Any, cast
+
+import msgspec
+import pluggy
+
+from . import defaults, hookspecs
+from .artifact import MANIFEST, Artifact
+from .batching import Batch
+from .context import Context, ModelSettings
+from .errors import BadArtifact, NoPlugin, PluginError
+
+#: The entry-point group in which distributions name their plugin.
+GROUP = "manymodels"
+
+
+class Binding(msgspec.Struct, frozen=True, array_like=True):
+    """Which plugins serve an artifact."""
+
+    plugin: str
+    #: The framework plugin below one that claimed the artifact's code.
+    framework: str | None = None
+
+
+class PluginInfo(msgspec.Struct, frozen=True):
+    """One registered plugin, as ``manymodels plugins`` shows it."""
+
+    name: str
+    version: str
+    distribution: str
+    hooks: tuple[str, ...]
+
+
+class Bound:
+    """The hooks of one plugin, typed: what it leaves out is answered by the platform's defaults."""
+
+    def __init__(self, manager: pluggy.PluginManager, plugin: object, *, wrappers: bool = True) -> None:
+        def only(hook: str) -> pluggy.HookCaller:
+            own = _implements(manager, hook, plugin)
+            keep = plugin if own else defaults
+            others = {
+                impl.plugin
+                for impl in getattr(manager.hook, hook).get_hookimpls()
+                if not (impl.wrapper or impl.hookwrapper) and impl.plugin is not keep
+            }
+            if not wrappers:
+                others |= {
+                    impl.plugin
+                    for impl in getattr(manager.hook, hook).get_hookimpls()
+                    if (impl.wrapper or impl.hookwrapper) and impl.plugin is not keep
+                }
+            return manager.subset_hook_caller(hook, others)
+
+        self._load = only("load")
+        self._input_fn = only("input_fn")
+        self._predict_fn = only("predict_fn")
+        self._output_fn = only("output_fn")
+        self._batch = only("batch")
+        self._unload = only("unload")
+
+    def load(self, artifact: Artifact, context: Context) -> Any:
+        """Call the ``load`` hook."""
+        return self._load(artifact=artifact, context=context)
+
+    def input_fn(self, body: bytes, content_type: str | None, model: Any, context: Context) -> Any:
+        """Call the ``input_fn`` hook."""
+        return self._input_fn(body=body, content_type=content_type, model=model, context=context)
+
+    def predict_fn(self, data: Any, model: Any, context: Context) -> Any:
+        """Call the ``predict_fn`` hook."""
+        return self._predict_fn(data=data, model=model, context=context)
+
+    def output_fn(self, prediction: Any, accept: str, context: Context) -> Any:
+        """Call the ``output_fn`` hook."""
+        return self._output_fn(prediction=prediction, accept=accept, context=context)
+
+    def batch(self, model: Any, context: Context) -> Batch | None:
+        """Call the ``batch`` hook."""
+        return cast("Batch | None", self._batch(model=model, context=context))
+
+    def unload(self, model: Any, context: Context) -> None:
+        """Call the ``unload`` hook."""
+        self._unload(model=model, context=context)
+
+
+class Plugins:
+    """The plugins of one server."""
+
+    def __init__(self, plugins: Iterable[tuple[str, object]] = (), blocked: Collection[str] = ()) -> None:
+        """Register `plugins` (name, module or object), leaving out those whose name is blocked.
+
+        :raises PluginError: if one has a hook of an unknown name or signature.
+        """
+        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        self._manager.register(defaults, "defaults")
+        for name in blocked:
+            self._manager.set_blocked(name)
+        for name, plugin in plugins:
+            self.register(plugin, name)
+
+    @classmethod
+    def installed(cls, blocked: Collection[str] = ()) -> Plugins:
+        """Return the plugins that installed distributions name, without the blocked ones.
+
+        :raises PluginError: if one cannot be imported or breaks the hook contract.
+        """
+        plugins = cls(blocked=blocked)
+        for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
+            if entry.name in blocked:
+                continue
+            try:
+                plugin = entry.load()
+            except Exception as error:
+                raise PluginError(
+                    f"plugin {entry.name!r} of distribution {_distribution(entry)[0]!r} cannot be imported "
+                    f"({type(error).__name__}: {error}); mend or uninstall it, or leave it out with "
+                    f"--block-plugins {entry.name}"
+                ) from error
+            plugins.register(plugin, entry.name)
+        return plugins
+
+    def register(self, plugin: object, name: str) -> None:
+        """Add one plugin.
+
+        :raises PluginError: if it has a hook of an unknown name or signature.
+        """
+        try:
+            self._manager.register(plugin, name)
+            self._manager.check_pending()
+        except (pluggy.PluginValidationError, ValueError) as error:
+            raise PluginError(f"plugin {name!r} breaks the hook contract: {error}") from error
+
+    @property
+    def hook(self) -> pluggy.HookRelay:
+        """All hooks of all plugins, for those that are not bound to a model."""
+        return self._manager.hook
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the registered plugins, sorted; the platform's own defaults are left out."""
+        return sorted(name for name, plugin in self._manager.list_name_plugin() if plugin not in (None, defaults))
+
+    def describe(self) -> list[PluginInfo]:
+        """Return name, version, distribution and hooks of every plugin."""
+        origin = {entry.name: _distribution(entry) for entry in metadata.entry_points(group=GROUP)}
+        found = []
+        for name in self.names:
+            distribution, version = origin.get(name, ("", ""))
+            callers = self._manager.get_hookcallers(self._manager.get_plugin(name)) or []
+            hooks = tuple(sorted(caller.name for caller in callers))
+            found.append(PluginInfo(name=name, version=version, distribution=distribution, hooks=hooks))
+        return found
+
+    def warm_up_imports(self, names: Collection[str] | None = None) -> list[str]:
+        """Return the modules the named plugins (None: all) want imported before workers are forked."""
+        modules: dict[str, None] = {}
+        for name in self.names if names is None else sorted(set(names) & set(self.names)):
+            plugin = self._manager.get_plugin(name)
+            if _implements(self._manager, "warm_up_imports", plugin):
+                for module in plugin.warm_up_imports():  # type: ignore[union-attr]
+                    modules[module] = None
+        return list(modules)
+
+    def bind(self, artifact: Artifact, settings: ModelSettings) -> Binding:
+        """Decide which plugins serve the artifact, executing nothing of it.
+
+        :raises NoPlugin: if none or several claim it, or the one its manifest names is not installed.
+        :raises BadArtifact: if its manifest is not valid.
+        """
+        code = cast("str | None", self.hook.claim_code(artifact=artifact, settings=settings))
+        framework = self._framework(artifact)
+        if code is not None and code != framework:
+            return Binding(plugin=code, framework=framework)
+        if framework is None:
+            raise NoPlugin(self._unclaimed(artifact))
+        return Binding(plugin=framework)
+
+    def claims(self, artifact: Artifact, settings: ModelSettings) -> bool:
+        """Say whether the artifact is for any plugin; one that cannot be read is, so that loading it says why.
+
+        A script shared by all models claims nothing by itself: it would claim every file of a store.
+        """
+        own = msgspec.structs.replace(settings, submit_directory=None)
+        try:
+            return (
+                artifact.manifest.framework is not None
+                or bool(self.hook.claim(artifact=artifact))
+                or self.hook.claim_code(artifact=artifact, settings=own) is not None
+            )
+        except BadArtifact:
+            return True
+
+    def bound(self, name: str, *, wrappers: bool = True) -> Bound:
+        """Return the hooks of one plugin.
+
+        :param wrappers: whether wrappers of other plugins run around them.
+        :raises NoPlugin: if no plugin of that name is registered.
+        """
+        plugin = self._manager.get_plugin(name)
+        if plugin is None:
+            raise NoPlugin(self._missing(name))
+        return Bound(self._manager, plugin, wrappers=wrappers)
+
+    def _framework(self, artifact: Artifact) -> str | None:
+        named = artifact.manifest.framework
+        if named is not None:
+            if named not in self.names:
+                raise NoPlugin(f"{MANIFEST} of {artifact.name!r} names {named!r}. {self._missing(named)}")
+            return named
+        claims = sorted(set(self.hook.claim(artifact=artifact)))
+        if len(claims) > 1:
+            raise NoPlugin(
+                f"{artifact.name!r} is claimed by the plugins {' and '.join(claims)}; "
+                f'settle it with a {MANIFEST} in the artifact: {{"framework": "{claims[0]}"}}'
+            )
+        return claims[0] if claims else None
+
+    def _missing(self, name: str) -> str:
+        return (
+            f"The plugin {name!r} is not installed (installed: {', '.join(self.names) or 'none'}); "
+            f"pip install manymodels-{name}"
+        )
+
+    def _unclaimed(self, artifact: Artifact) -> str:
+        files = artifact.files
+        found = ", ".join(_show(artifact, name) for name in files[:5]) or "no files"
+        more = f" and {len(files) - 5} more" if len(files) > 5 else ""
+        return (
+            f"no plugin claims {artifact.name!r}: it holds {found}{more}, and the installed plugins "
+            f"({', '.join(self.names) or 'none'}) know none of that; install the plugin of its framework, "
+            f'or name one in {MANIFEST}: {{"framework": "..."}}'
+        )
+
+
+def _implements(manager: pluggy.PluginManager, hook: str, plugin: object) -> bool:
+    impls = getattr(manager.hook, hook).get_hookimpls()
+    return any(impl.plugin is plugin and not (impl.wrapper or impl.hookwrapper) for impl in impls)
+
+
+def _show(artifact: Artifact, name: str) -> str:
+    root = artifact.pickle_root(name)
+    return f"{name} (a pickled {root})" if root else name
+
+
+def _distribution(entry: metadata.EntryPoint) -> tuple[str, str]:
+    return (entry.dist.name, entry.dist.version) if entry.dist else ("", "")

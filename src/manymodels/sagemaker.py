@@ -1,0 +1,38 @@
+"""The SageMaker contract as names: headers, environment variables, paths.
+
+Sources: the AWS developer guide (bring your own container, multi-model endpoints) and the
+botocore service model ``sagemaker-runtime/2017-05-13``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Request headers. ASGI gives names in lower case, so they are kept that way here.
+TARGET_MODEL: Final = "x-amzn-sagemaker-target-model"
+CUSTOM_ATTRIBUTES: Final = "x-amzn-sagemaker-custom-attributes"
+SESSION_ID: Final = "x-amzn-sagemaker-session-id"
+INFERENCE_ID: Final = "x-amzn-sagemaker-inference-id"
+TARGET_VARIANT: Final = "x-amzn-sagemaker-target-variant"
+
+# Reply headers.
+REQUEST_ID: Final = "x-amzn-RequestId"
+ERROR_TYPE: Final = "x-amzn-ErrorType"
+INVOKED_VARIANT: Final = "x-Amzn-Invoked-Production-Variant"
+NEW_SESSION_ID: Final = "X-Amzn-SageMaker-New-Session-Id"
+CLOSED_SESSION_ID: Final = "X-Amzn-SageMaker-Closed-Session-Id"
+
+#: Longest TargetModel, in characters (shape TargetModelHeader).
+TARGET_MODEL_LENGTH: Final = 1024
+#: Largest body either way, in bytes (shape BodyBlob): 6 MiB.
+BODY_LIMIT: Final = 6291456
+#: Seconds a container has for an answer.
+INVOCATION_TIMEOUT: Final = 60.0
+#: Seconds SageMaker waits for a model to load, in all.
+LOAD_TIMEOUT: Final = 360.0
+#: The variant name that AWS's own examples use.
+VARIANT: Final = "AllTraffic"
+
+#: Where SageMaker puts a single model's files, below SAGEMAKER_BASE_DIR.
+BASE_DIR: Final = "/opt/ml"
+MODEL_DIR: Final = "model"

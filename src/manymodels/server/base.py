@@ -1,0 +1,82 @@
+"""The seam between the endpoint, which decides what is resident, and whoever holds the models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from ..invocation import Answer, Invocation
+from ..plugins import Binding
+
+
+class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a loaded model; the body of ``GET /models/{name}``."""
+
+    name: str
+    path: str
+    plugin: str
+    #: The framework plugin below one that runs the artifact's own code.
+    framework: str | None = None
+    #: Memory the model takes, in bytes: the growth of its worker while loading, at least the artifact's size.
+    bytes: int = 0
+    load_seconds: float = 0.0
+    #: What the plugin had to say while loading, such as a version mismatch.
+    notes: Sequence[str] = ()
+    #: Process ids of the workers that hold it.
+    workers: Sequence[int] = ()
+
+
+class ModelServer(Protocol):
+    """Holds loaded models and answers invocations of them.
+
+    Found through the entry-point group ``manymodels.backends``: a callable that takes
+    the `Settings` and returns an object of this kind.
+    """
+
+    async def start(self, frameworks: Sequence[str] | None) -> None:
+        """Start serving.
+
+        :param frameworks: plugins whose imports are worth paying for once, in advance; None: all.
+        """
+
+    async def stop(self) -> None:
+        """Let running invocations end, then end every process."""
+
+    async def load(self, name: str, path: Path, binding: Binding) -> ModelDescription:
+        """Load a model.
+
+        :param name: the name it is invoked by.
+        :param path: its unpacked artifact.
+        :raises ModelAlreadyLoaded: if a model of that name is loaded.
+        :raises LoadFailed: if it cannot be loaded.
+        :raises OutOfMemory: if there is no room; nothing is evicted for it.
+        """
+
+    async def unload(self, name: str) -> None:
+        """Unload a model; its memory is free when this returns.
+
+        :raises ModelNotFound: if it is not loaded.
+        """
+
+    async def invoke(self, name: str, invocation: Invocation, timeout: float) -> Answer:
+        """Answer one invocation.
+
+        :param timeout: seconds until `InvocationTimeout`.
+        :raises ModelNotFound: if the model is not loaded.
+        :raises ManyModelsError: whatever else went wrong.
+        """
+
+    def models(self) -> list[ModelDescription]:
+        """Return all loaded models, sorted by name."""
+
+    def describe(self, name: str) -> ModelDescription:
+        """Return one loaded model.
+
+        :raises ModelNotFound: if it is not loaded.
+        """
+
+    def healthy(self) -> bool:
+        """Say whether work can be taken, whatever single models do."""

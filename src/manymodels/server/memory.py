@@ -1,0 +1,77 @@
+"""How much memory there is for models, and how much a model will take."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import psutil
+
+#: Share of the container's memory that models may take when the operator names no budget; the
+#: rest is for the server itself, the frameworks, and what predictions need for a moment.
+SHARE = 0.7
+#: What is kept free of that share at least, in bytes.
+RESERVE = 512 << 20
+#: A limit above this, in bytes, is the kernel's way to write "none" (cgroup v1).
+_UNLIMITED = 1 << 60
+
+
+def total() -> int:
+    """Return the bytes this container may use: the tightest cgroup limit, or the machine's memory."""
+    limits = [psutil.virtual_memory().total]
+    if sys.platform == "linux":
+        limits += [limit for limit in map(_limit, _limit_files()) if limit is not None]
+    return min(limits)
+
+
+def default_budget() -> int:
+    """Return the bytes for models when the operator names none."""
+    available = total()
+    return max(int(available * SHARE) - RESERVE, available // 4)
+
+
+def _limit_files() -> list[Path]:
+    """Return the files that may hold a limit: this process's own cgroup and its parents, v2 and v1."""
+    files = []
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, name = Path("/sys/fs/cgroup"), "memory.max"
+        elif "memory" in controllers.split(","):
+            root, name = Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"
+        else:
+            continue
+        own = root / path.lstrip("/")
+        files += [folder / name for folder in (own, *own.parents) if folder == root or root in folder.parents]
+    return files
+
+
+def _limit(file: Path) -> int | None:
+    try:
+        text = file.read_text().strip()
+    except OSError:  # inside a container the path may be the host's; the root file is there then
+        return None
+    return int(text) if text.isdigit() and int(text) < _UNLIMITED else None
+
+
+class Estimator:
+    """Learns, per plugin, how many bytes a model takes for each byte of its artifact."""
+
+    #: Weight of the newest load.
+    _WEIGHT = 0.2
+    #: Before anything is learned: what a load takes at least a moment of.
+    _START = 1.5
+
+    def __init__(self) -> None:
+        self._ratio: dict[str, float] = {}
+
+    def estimate(self, plugin: str, size: int) -> int:
+        """Return the bytes a model of `size` artifact bytes will take."""
+        return int(size * self._ratio.get(plugin, self._START))
+
+    def learn(self, plugin: str, size: int, taken: int) -> None:
+        """Take note of a load."""
+        if size < 1 << 16:
+            return  # a page more or less would pass for a ratio
+        old = self._ratio.get(plugin, self._START)
+        self._ratio[plugin] = old + self._WEIGHT * (taken / size - old)

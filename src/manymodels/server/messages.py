@@ -1,0 +1,157 @@
+"""What the front and a worker say to each other, and how it is framed.
+
+A frame is a 4-byte little-endian length and that many bytes of msgpack: a list of messages.
+Neither side unpickles anything: a worker runs code from artifacts and is not to be trusted.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from ..errors import BY_NAME, ManyModelsError, PredictionFailed
+from ..invocation import Answer, Invocation
+from ..plugins import Binding
+
+_LENGTH = struct.Struct("<I")
+T = TypeVar("T")
+
+
+class Load(msgspec.Struct, tag="load", array_like=True):
+    """Front to worker: load a model."""
+
+    job: int
+    name: str
+    path: str
+    binding: Binding
+
+
+class Unload(msgspec.Struct, tag="unload", array_like=True):
+    """Front to worker: unload a model."""
+
+    job: int
+    name: str
+
+
+class Run(msgspec.Struct, tag="run", array_like=True):
+    """Front to worker: answer invocations of one model."""
+
+    job: int
+    name: str
+    invocations: list[Invocation]
+
+
+class Cancel(msgspec.Struct, tag="cancel", array_like=True):
+    """Front to worker: leave out jobs that have not begun."""
+
+    jobs: list[int]
+
+
+class Failure(msgspec.Struct, tag="failure", array_like=True):
+    """An error on its way to the front."""
+
+    kind: str
+    message: str
+
+    @classmethod
+    def of(cls, error: ManyModelsError) -> Failure:
+        """Return what is sent of an error."""
+        return cls(type(error).__name__, str(error))
+
+    def error(self) -> ManyModelsError:
+        """Return the error again."""
+        return BY_NAME.get(self.kind, PredictionFailed)(self.message)
+
+
+class _TaggedAnswer(Answer, tag="answer", array_like=True):
+    """An answer that can stand beside a failure."""
+
+
+class Loaded(msgspec.Struct, tag="loaded", array_like=True):
+    """Worker to front: a `Load` succeeded."""
+
+    job: int
+    bytes: int
+    seconds: float
+    notes: list[str]
+
+
+class Unloaded(msgspec.Struct, tag="unloaded", array_like=True):
+    """Worker to front: an `Unload` is done."""
+
+    job: int
+
+
+class Dropped(msgspec.Struct, tag="dropped", array_like=True):
+    """Worker to front: the jobs a `Cancel` came in time for."""
+
+    jobs: list[int]
+
+
+class Answered(msgspec.Struct, tag="answered", array_like=True):
+    """Worker to front: the outcomes of a `Run`, in its order."""
+
+    job: int
+    outcomes: list[_TaggedAnswer | Failure]
+
+
+class Failed(msgspec.Struct, tag="failed", array_like=True):
+    """Worker to front: a whole job failed."""
+
+    job: int
+    failure: Failure
+
+
+ToWorker = Load | Unload | Run | Cancel
+ToFront = Loaded | Unloaded | Dropped | Answered | Failed
+
+_encoder = msgspec.msgpack.Encoder()
+to_worker_decoder: msgspec.msgpack.Decoder[list[ToWorker]] = msgspec.msgpack.Decoder(list[ToWorker])
+to_front_decoder: msgspec.msgpack.Decoder[list[ToFront]] = msgspec.msgpack.Decoder(list[ToFront])
+
+
+def outcome(result: Answer | ManyModelsError) -> _TaggedAnswer | Failure:
+    """Return what is sent of an answer or an error."""
+    if isinstance(result, ManyModelsError):
+        return Failure.of(result)
+    return _TaggedAnswer(result.body, result.content_type, result.status, result.headers, result.timings)
+
+
+def frame(messages: Sequence[ToWorker | ToFront]) -> bytes:
+    """Encode messages into one frame."""
+    buffer = bytearray(_LENGTH.size)
+    _encoder.encode_into(messages, buffer, _LENGTH.size)
+    _LENGTH.pack_into(buffer, 0, len(buffer) - _LENGTH.size)
+    return cast("bytes", buffer)
+
+
+class Frames:
+    """Cuts a byte stream into frames."""
+
+    def __init__(self, decoder: msgspec.msgpack.Decoder[Any]) -> None:
+        self._buffer = bytearray()
+        self._decode = decoder.decode
+
+    def feed(self, data: bytes) -> list[Any]:
+        """Return the messages that `data` completes.
+
+        :raises msgspec.DecodeError: if the other side does not speak this protocol.
+        """
+        buffer = self._buffer
+        buffer += data
+        messages: list[Any] = []
+        start = 0
+        while len(buffer) - start >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(buffer, start)
+            end = start + _LENGTH.size + length
+            if len(buffer) < end:
+                break
+            with memoryview(buffer) as view, view[start + _LENGTH.size : end] as content:
+                messages += self._decode(content)
+            start = end
+        if start:
+            del buffer[:start]
+        return messages

@@ -1,0 +1,203 @@
+"""A worker process: holds many models and answers for them, one job at a time."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from ..artifact import Artifact
+from ..context import ModelSettings
+from ..errors import LoadFailed, ManyModelsError, ModelNotFound, OutOfMemory
+from ..log import WorkerFormatter
+from ..model import Model
+from ..plugins import Plugins
+from .messages import (
+    Answered,
+    Cancel,
+    Dropped,
+    Failed,
+    Failure,
+    Frames,
+    Load,
+    Loaded,
+    Run,
+    ToFront,
+    Unload,
+    Unloaded,
+    frame,
+    outcome,
+    to_worker_decoder,
+)
+
+logger = logging.getLogger(__name__)
+
+_RECEIVE = 1 << 20
+_PR_SET_PDEATHSIG = 1
+
+
+class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker process is started with."""
+
+    blocked: tuple[str, ...] = ()
+    #: Modules to import before the first job.
+    modules: tuple[str, ...] = ()
+    #: Bytes a worker may allocate beyond what it starts with; 0: no limit.
+    memory: int = 0
+    settings: ModelSettings = ModelSettings()
+
+
+class Worker:
+    """Serves one connection to the front until it closes."""
+
+    def __init__(self, connection: socket.socket, plugins: Plugins, settings: ModelSettings) -> None:
+        self._connection = connection
+        self._plugins = plugins
+        self._settings = settings
+        self._frames = Frames(to_worker_decoder)
+        self._jobs: deque[Load | Unload | Run] = deque()
+        self._models: dict[str, Model] = {}
+        self._process = psutil.Process()
+
+    def serve(self) -> None:
+        """Do jobs in their order until the front closes the connection."""
+        while self._receive(wait=True):
+            while self._jobs:
+                job = self._jobs.popleft()
+                try:
+                    self._connection.sendall(frame([self._do(job)]))
+                except (BrokenPipeError, ConnectionResetError):
+                    return  # the front is gone
+                # A cancellation of the jobs behind the one just done may have come meanwhile.
+                if not self._receive(wait=False):
+                    return
+
+    def _receive(self, *, wait: bool) -> bool:
+        try:
+            data = self._connection.recv(_RECEIVE, 0 if wait else socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
+        except ConnectionResetError:
+            return False
+        if not data:
+            return False
+        for message in self._frames.feed(data):
+            if isinstance(message, Cancel):
+                dropped = [job.job for job in self._jobs if job.job in message.jobs]
+                self._jobs = deque(job for job in self._jobs if job.job not in dropped)
+                self._connection.sendall(frame([Dropped(dropped)]))
+            else:
+                self._jobs.append(message)
+        return True
+
+    def _do(self, job: Load | Unload | Run) -> ToFront:
+        try:
+            if isinstance(job, Run):
+                model = self._models.get(job.name)
+                if model is None:
+                    raise ModelNotFound(f"{job.name!r} is not loaded in this worker")
+                return Answered(job.job, [outcome(result) for result in model.invoke(job.invocations)])
+            if isinstance(job, Load):
+                return self._load(job)
+            model = self._models.pop(job.name, None)
+            if model is not None:
+                self._unload(job.name, model)
+            return Unloaded(job.job)
+        except ManyModelsError as error:
+            return Failed(job.job, Failure.of(error))
+
+    def _load(self, job: Load) -> Loaded:
+        before = self._process.memory_info().rss
+        start = time.perf_counter()
+        artifact = Artifact(Path(job.path), job.name)
+        try:
+            model = Model(artifact, job.binding, self._plugins, self._settings)
+            size = artifact.size
+        except OSError as error:
+            raise LoadFailed(f"{job.name!r} cannot be read: {error}") from error
+        except MemoryError as error:
+            raise OutOfMemory(f"memory ran out while loading {job.name!r}") from error
+        seconds = time.perf_counter() - start
+        self._models[job.name] = model
+        grown = self._process.memory_info().rss - before
+        return Loaded(job.job, max(grown, size), seconds, model.notes)
+
+    def _unload(self, name: str, model: Model) -> None:
+        try:
+            model.unload()
+        except Exception:
+            # The model is gone from here either way; its plugin's author reads why in the log.
+            logger.exception("unloading %r failed", name)
+
+
+def set_up_process(front: int) -> None:
+    """Make this process end with its parent, and leave stopping to it.
+
+    :param front: process id of the parent.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != front:  # it died before the line above
+            os._exit(1)
+
+
+def run(connection: socket.socket, log: int, plugins: Plugins, config: WorkerConfig) -> None:
+    """Turn this process into a worker and serve; returns when the front closes the connection.
+
+    :param log: file descriptor that standard output and error are sent to.
+    """
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    sys.stdout = open(1, "w", buffering=1, errors="replace", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, errors="replace", closefd=False)  # noqa: SIM115
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(WorkerFormatter())
+    logging.root.handlers[:] = [handler]
+    logging.root.setLevel(logging.INFO)
+    if sys.platform == "linux":
+        # If memory is short, the kernel is to end a worker, whose models come back, not the front.
+        Path("/proc/self/oom_score_adj").write_text("500")
+    if config.memory and sys.platform == "linux":
+        _limit_memory(config.memory)
+    Worker(connection, plugins, config.settings).serve()
+
+
+def _limit_memory(allowance: int) -> None:
+    """Let allocations beyond the allowance fail with MemoryError, instead of the kernel ending processes."""
+    fields = Path("/proc/self/statm").read_text().split()
+    data = int(fields[5]) * resource.getpagesize()
+    limit = data + allowance
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+def main(argv: list[str]) -> None:
+    """Run a spawned worker: ``python -m manymodels.server.worker CONNECTION LOG CONFIG PARENT``."""
+    connection, log, config, parent = argv
+    set_up_process(int(parent))
+    settings = msgspec.json.decode(config, type=WorkerConfig)
+    plugins = Plugins.installed(settings.blocked)
+    with socket.socket(fileno=int(connection)) as link:
+        run(link, int(log), plugins, settings)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

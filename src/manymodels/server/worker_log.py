@@ -1,0 +1,87 @@
+"""Read what a worker prints and logs, without letting it flood the server's own log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from ..log import RECORD_MARK
+
+logger = logging.getLogger("manymodels.worker")
+
+#: Longest line kept, in bytes.
+LINE = 8192
+#: Lines a second that a worker may log; the rest is counted and dropped.
+RATE = 200
+
+_MARK = RECORD_MARK.encode()
+_decode = msgspec.json.Decoder(tuple[int, str, str]).decode
+
+
+class WorkerLog(asyncio.Protocol):
+    """The reading end of a worker's standard output and error."""
+
+    def __init__(self, pid: int, model: Callable[[], str | None]) -> None:
+        """Read the output of process `pid`; `model` names the model it is running, for the log."""
+        self._pid = pid
+        self._model = model
+        self._line = bytearray()
+        self._second = 0
+        self._count = 0
+        self._dropped = 0
+
+    @classmethod
+    async def attach(cls, fd: int, pid: int, model: Callable[[], str | None]) -> None:
+        """Read from a file descriptor until the worker closes it."""
+        pipe = os.fdopen(fd, "rb", buffering=0)
+        await asyncio.get_running_loop().connect_read_pipe(lambda: cls(pid, model), pipe)
+
+    def data_received(self, data: bytes) -> None:
+        """Log the lines that `data` completes."""
+        if self._over_rate() and b"\n" not in data[-LINE:]:
+            return
+        *lines, rest = data.split(b"\n")
+        for line in lines:
+            if len(self._line) < LINE:
+                self._line += line[: LINE - len(self._line)]
+            self._log(bytes(self._line))
+            self._line.clear()
+        self._line += rest[: LINE - len(self._line)]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Log what is left."""
+        self._log(bytes(self._line))
+
+    def _over_rate(self) -> bool:
+        second = int(time.monotonic())
+        if second != self._second:
+            dropped, self._dropped = self._dropped, 0
+            self._second, self._count = second, 0
+            if dropped:
+                self._emit(logging.WARNING, logger, f"{dropped} lines dropped: more than {RATE} a second")
+        return self._count >= RATE
+
+    def _log(self, line: bytes) -> None:
+        if not line.strip():
+            return
+        if self._over_rate():
+            self._dropped += 1
+            return
+        self._count += 1
+        if line.startswith(_MARK):
+            try:
+                level, name, text = _decode(line[1:])
+            except msgspec.DecodeError:  # cut off at LINE, or printed by a script
+                pass
+            else:
+                self._emit(level, logging.getLogger(name), text)
+                return
+        self._emit(logging.INFO, logger, line.decode(errors="replace"))
+
+    def _emit(self, level: int, target: logging.Logger, text: str) -> None:
+        target.log(level, "%s", text, extra={"model": self._model(), "worker": self._pid})

@@ -1,0 +1,449 @@
+"""The model server of our own worker processes."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import signal
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..artifact import Artifact
+from ..errors import (
+    LoadFailed,
+    ManyModelsError,
+    ModelAlreadyLoaded,
+    ModelNotFound,
+    OutOfMemory,
+    Overloaded,
+    PluginError,
+    WorkerDied,
+)
+from ..invocation import Answer, Invocation
+from ..plugins import Binding, Plugins
+from ..settings import Settings
+from .base import ModelDescription
+from .conduct import Conduct
+from .launcher import create_launcher
+from .memory import Estimator, default_budget
+from .messages import Load, Loaded, Run, Unload
+from .slot import Call, Job, Resident, Slot
+from .worker import WorkerConfig
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between looks at deadlines and at jobs that hold up others.
+TICK = 0.05
+#: Seconds an extra worker is kept without work.
+EXTRA_IDLE = 10.0
+#: Seconds to wait before a worker that could not be started is tried again.
+RETRY = 0.5
+#: Seconds a worker has to end by itself when the server stops.
+STOP_TIMEOUT = 10.0
+
+
+class WorkerPool:
+    """Places models on worker processes and keeps these running."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._plugins = Plugins.installed(settings.block_plugins)
+        self._budget = int(settings.memory) if settings.memory is not None else default_budget()
+        self._residents: dict[str, Resident] = {}
+        self._reserved = 0
+        self._estimator = Estimator()
+        self._conduct = Conduct()
+        #: The workers that models have their home on; then those started while all of these are held up.
+        self._shared: list[Slot] = []
+        self._extra: list[Slot] = []
+        self._stopping = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ticking = False
+
+    # -- Start and stop --
+
+    async def start(self, frameworks: Sequence[str] | None) -> None:
+        """Start the workers."""
+        config = WorkerConfig(
+            blocked=tuple(self._settings.block_plugins),
+            modules=tuple(self._plugins.warm_up_imports(frameworks)),
+            memory=self._budget,
+            settings=self._settings.model_settings(),
+        )
+        self._launcher = create_launcher(self._settings.start_method, config)
+        await self._launcher.start()
+        self._shared = [self._slot(f"worker-{number}") for number in range(1, self._settings.workers + 1)]
+        for slot in self._shared:
+            await slot.connect(await self._launcher.launch())
+
+    async def stop(self) -> None:
+        """End the workers, once those that run something are done or the time is up."""
+        self._stopping = True
+        slots = self._slots()
+        for slot in slots:
+            slot.close()
+        processes = [slot.process.exited for slot in slots if slot.process is not None]
+        if processes:
+            await asyncio.wait(processes, timeout=STOP_TIMEOUT)
+        for task in self._tasks:
+            task.cancel()
+        await self._launcher.stop()
+
+    def healthy(self) -> bool:
+        """Say whether at least one worker is there."""
+        return not self._stopping and any(slot.process is not None for slot in self._shared)
+
+    # -- Models --
+
+    async def load(self, name: str, path: Path, binding: Binding) -> ModelDescription:
+        """Load a model."""
+        if name in self._residents:
+            raise ModelAlreadyLoaded(f"{name!r} is loaded already")
+        self._conduct.check(name, str(path))
+        resident = self._residents[name] = Resident(name, str(path), binding)
+        reserved = 0
+        try:
+            size = await asyncio.get_running_loop().run_in_executor(None, lambda: Artifact(path).size)
+            estimate = self._estimator.estimate(binding.plugin, size)
+            self._admit(name, estimate)
+            reserved = estimate
+            self._reserved += reserved
+            resident.ranking = sorted(self._shared, key=lambda slot: _weight(name, slot.name), reverse=True)
+            await self._load(resident)
+            self._estimator.learn(binding.plugin, size, resident.bytes)
+        except BaseException:
+            self._remove(resident)
+            raise
+        finally:
+            self._reserved -= reserved
+        resident.loaded = True
+        for note in resident.notes:
+            logger.warning("%s", note, extra={"model": name})
+        return self._description(resident)
+
+    async def _load(self, resident: Resident) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._place_load(Job(resident, kind=Load, done=done))
+        self._tick_on()
+        try:
+            await asyncio.wait_for(asyncio.shield(done), self._settings.load_timeout)
+        except asyncio.TimeoutError:
+            seconds = self._settings.load_timeout
+            for slot in self._slots():
+                if slot.running is resident:
+                    self._end(slot, f"was ended because it loaded for more than {seconds:g} s")
+            raise LoadFailed(f"{resident.name!r} did not load within {seconds:g} s") from None
+
+    def _admit(self, name: str, estimate: int) -> None:
+        used = self.used()
+        if used + estimate > self._budget:
+            error = OutOfMemory(
+                f"there is no room for {name!r}: it needs about {_mib(estimate)}, "
+                f"and {_mib(used)} of {_mib(self._budget)} are taken; raise --memory"
+            )
+            error.eviction_helps = estimate <= self._budget
+            raise error
+
+    def used(self) -> int:
+        """Return the bytes that loaded models take, and those about to be loaded."""
+        return sum(sum(slot.held.values()) for slot in self._slots()) + self._reserved
+
+    async def unload(self, name: str) -> None:
+        """Unload a model."""
+        resident = self._residents.get(name)
+        if resident is None or not resident.loaded:
+            raise ModelNotFound(f"{name!r} is not loaded")
+        acknowledged = self._remove(resident)
+        if acknowledged:
+            await asyncio.wait(acknowledged)
+
+    def _remove(self, resident: Resident) -> list[asyncio.Future[None]]:
+        """Forget a model; return what to wait for until its memory is free."""
+        resident.removed = True
+        self._residents.pop(resident.name, None)
+        acknowledged = []
+        for slot in self._slots():
+            for call in slot.drop(resident):
+                if not call.future.done():
+                    call.future.set_exception(ModelNotFound(f"{resident.name!r} was unloaded"))
+            if resident in slot.held:
+                done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                slot.order(Job(resident, kind=Unload, done=done))
+                # A worker that is held up frees the memory later: who waits here would wait for another model.
+                if not slot.stalled:
+                    acknowledged.append(done)
+        if resident.own is not None:
+            resident.own.close()
+        return acknowledged
+
+    def models(self) -> list[ModelDescription]:
+        """Return all loaded models, sorted by name."""
+        return [self._description(self._residents[name]) for name in sorted(self._residents) if self._loaded(name)]
+
+    def describe(self, name: str) -> ModelDescription:
+        """Return one loaded model."""
+        if not self._loaded(name):
+            raise ModelNotFound(f"{name!r} is not loaded")
+        return self._description(self._residents[name])
+
+    def _loaded(self, name: str) -> bool:
+        resident = self._residents.get(name)
+        return resident is not None and resident.loaded
+
+    def _description(self, resident: Resident) -> ModelDescription:
+        holders = [slot for slot in self._slots() if resident in slot.held]
+        return ModelDescription(
+            name=resident.name,
+            path=resident.path,
+            plugin=resident.binding.plugin,
+            framework=resident.binding.framework,
+            bytes=sum(slot.held[resident] for slot in holders) or resident.bytes,
+            load_seconds=resident.load_seconds,
+            notes=tuple(resident.notes),
+            workers=tuple(slot.process.pid for slot in holders if slot.process is not None),
+        )
+
+    # -- Invocations --
+
+    async def invoke(self, name: str, invocation: Invocation, timeout: float) -> Answer:
+        """Answer one invocation."""
+        resident = self._residents.get(name)
+        if resident is None or not resident.loaded:
+            raise ModelNotFound(f"{name!r} is not loaded")
+        if resident.waiting >= self._settings.queue_size:
+            raise Overloaded(f"{resident.waiting} invocations of {name!r} are waiting already; try again later")
+        self._conduct.check(name, resident.path)
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        call = Call(resident, invocation, loop.create_future(), now + timeout, now)
+        resident.waiting += 1
+        try:
+            self._slot_for(resident).submit(call)
+            if not self._ticking:
+                self._tick_on()
+            return await call.future
+        finally:
+            resident.waiting -= 1
+
+    def _slot_for(self, resident: Resident) -> Slot:
+        """Return the slot for a model's next job: its home, or where it is not held up."""
+        if resident.own is not None:
+            return resident.own
+        home = resident.ranking[0]
+        if not home.stalled or home.running is resident:
+            return home
+        others = [slot for slot in (*resident.ranking[1:], *self._extra) if not slot.stalled]
+        room = self.used() + resident.bytes <= self._budget
+        for slot in others:
+            if resident in slot.held or room:
+                return slot
+        if room and len(self._extra) < self._settings.workers:
+            slot = self._slot(f"extra-{len(self._extra) + 1}")
+            self._extra.append(slot)
+            self._run(self._connect(slot))
+            return slot
+        return home
+
+    def _place_load(self, job: Job) -> None:
+        if job.resident.own is None and self._conduct.isolated(job.resident.name, job.resident.path):
+            self._isolate(job.resident)
+        self._slot_for(job.resident).order(job)
+
+    def _isolate(self, resident: Resident) -> None:
+        """Give a model a worker of its own."""
+        if resident.own is not None:
+            return
+        logger.warning("gets a worker of its own", extra={"model": resident.name})
+        calls = [call for slot in self._slots() for call in slot.drop(resident)]
+        for slot in self._slots():
+            if resident in slot.held:
+                slot.order(Job(resident, kind=Unload))
+        resident.own = self._slot(f"own-{resident.name}")
+        for call in calls:
+            resident.own.submit(call)
+        self._run(self._connect(resident.own))
+
+    # -- What slots report --
+
+    def on_loaded(self, slot: Slot, resident: Resident, message: Loaded) -> None:
+        """Take note of a load, or undo it if the model was unloaded meanwhile."""
+        if resident.removed:
+            slot.order(Job(resident, kind=Unload))
+            return
+        resident.bytes = message.bytes
+        resident.load_seconds = message.seconds
+        resident.notes = message.notes
+
+    def on_load_failed(self, slot: Slot, resident: Resident, job: Job, error: ManyModelsError) -> None:
+        """Answer those who waited for the load."""
+        if job.done is not None and not job.done.done():
+            job.done.set_exception(error)
+        for call in slot.drop(resident):
+            if not call.future.done():
+                call.future.set_exception(error)
+
+    def on_lost(self, slot: Slot) -> None:
+        """Settle what the worker that ended was doing, and start another."""
+        if self._stopping or slot.process is None:
+            return
+        self._run(self._recover(slot))
+
+    async def _recover(self, slot: Slot) -> None:
+        assert slot.process is not None
+        self._launcher.kill(slot.process)  # it may only have closed its connection
+        code = await slot.process.exited
+        running, rest = slot.reset()
+        reason = slot.ending or _describe_exit(code)
+        slot.ending = slot.ending or reason
+        if running is not None:
+            self._blame(running, reason, by_kernel=code == -signal.SIGKILL and slot.ending is reason)
+        for job in rest:
+            self._replace(job)
+        if self._wanted(slot):
+            logger.info("%s is started again: it %s", slot.name, reason)
+            await self._connect(slot)
+
+    def _wanted(self, slot: Slot) -> bool:
+        return slot in self._slots()
+
+    def _replace(self, job: Job) -> None:
+        """Do elsewhere, or again, a job that a worker which ended had not begun."""
+        if job.kind is Run:
+            for call in job.calls:
+                if not call.future.done():
+                    self._slot_for(call.resident).submit(call)
+        elif job.kind is Load and job.done is not None:
+            self._place_load(job)
+        elif job.done is not None and not job.done.done():
+            job.done.set_result(None)  # the model went with the worker
+
+    def _blame(self, job: Job, reason: str, *, by_kernel: bool) -> None:
+        """Answer the job a worker ended in, and remember whose it was."""
+        resident = job.resident
+        logger.error("its worker process %s", reason, extra={"model": resident.name})
+        error: ManyModelsError
+        if job.kind is Run:
+            error = WorkerDied(f"the worker process of {resident.name!r} {reason} while it answered")
+        elif by_kernel:
+            error = OutOfMemory(f"memory ran out while loading {resident.name!r}: its worker process {reason}")
+        else:
+            error = LoadFailed(f"the worker process {reason} while it loaded {resident.name!r}")
+        self._conduct.killed(resident.name, resident.path, reason)
+        for call in job.calls:
+            if not call.future.done():
+                call.future.set_exception(error)
+        if job.kind is Load:
+            for slot in self._slots():
+                self.on_load_failed(slot, resident, job, error)
+        elif job.done is not None and not job.done.done():
+            job.done.set_result(None)
+        if resident.loaded and not resident.removed and self._conduct.isolated(resident.name, resident.path):
+            self._isolate(resident)
+
+    # -- Upkeep --
+
+    def _tick_on(self) -> None:
+        """Look at deadlines regularly, for as long as there is work."""
+        if not self._ticking and not self._stopping:
+            self._ticking = True
+            asyncio.get_running_loop().call_later(TICK, self._tick)
+
+    def _tick(self) -> None:
+        self._ticking = False
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        busy = False
+        for slot in self._slots():
+            slot.expire(now)
+            busy = busy or not slot.idle
+            if slot.sent and not slot.stalled and now - slot.began > self._settings.slow_after:
+                self._hold_up(slot)
+            if slot.sent and slot.sent[0].kind is Run and slot.sent[0].calls:
+                deadline = max(call.deadline for call in slot.sent[0].calls)
+                if deadline <= now:
+                    self._end(slot, "was ended because it ran past the deadline")
+        self._retire_extra(now)
+        if busy or self._extra:
+            self._tick_on()
+
+    def _hold_up(self, slot: Slot) -> None:
+        """Move what waits behind a long job to other workers."""
+        running = slot.running
+        calls, loads = slot.give_up()
+        for job in loads:
+            self._place_load(job)
+        for call in calls:
+            if not call.future.done():
+                self._slot_for(call.resident).submit(call)
+        if running is not None and slot.sent[0].kind is Run and running.own is None and not running.removed:
+            logger.info("holds up its worker", extra={"model": running.name})
+            if self._conduct.slow(running.name, running.path):
+                self._isolate(running)
+
+    def _retire_extra(self, now: float) -> None:
+        if any(slot.stalled for slot in self._shared):
+            return
+        for slot in list(self._extra):
+            if slot.idle and now - slot.last_active > EXTRA_IDLE:
+                self._extra.remove(slot)
+                slot.close()
+
+    def _end(self, slot: Slot, reason: str) -> None:
+        if slot.process is not None and slot.ending is None:
+            slot.ending = reason
+            self._launcher.kill(slot.process)
+
+    async def _connect(self, slot: Slot) -> None:
+        """Start a process for a slot, for as long as it takes."""
+        while not self._stopping:
+            try:
+                await slot.connect(await self._launcher.launch())
+            except (WorkerDied, PluginError, OSError) as error:
+                logger.error("%s cannot be started: %s", slot.name, error)
+                await asyncio.sleep(RETRY)
+            else:
+                if not self._wanted(slot):  # its model was unloaded meanwhile
+                    slot.close()
+                return
+
+    def _slot(self, name: str) -> Slot:
+        return Slot(self, name, self._settings.max_batch)
+
+    def _slots(self) -> list[Slot]:
+        own = [resident.own for resident in self._residents.values() if resident.own is not None]
+        return [*self._shared, *self._extra, *own]
+
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("keeping the workers failed", exc_info=error)
+
+
+def create(settings: Settings) -> WorkerPool:
+    """Return the model server; the entry point of the backend ``workers``."""
+    return WorkerPool(settings)
+
+
+def _weight(model: str, slot: str) -> bytes:
+    """Rendezvous hashing: a model's home stays the same whatever other models come and go."""
+    return hashlib.blake2b(f"{slot}\0{model}".encode(errors="surrogatepass"), digest_size=8).digest()
+
+
+def _describe_exit(code: int) -> str:
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"
+
+
+def _mib(count: int) -> str:
+    return f"{count / (1 << 20):.1f} MiB"

@@ -1,0 +1,220 @@
+"""Every setting, declared once: name, type, default, help, environment variables.
+
+Nothing else reads the environment. A flag (``--max-body``) wins over the environment
+(``MANYMODELS_MAX_BODY``, then the names SageMaker uses), and that over the default.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, ByteSize, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from . import sagemaker
+from .context import ModelSettings
+from .errors import SettingsError
+
+PREFIX = "MANYMODELS_"
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _env(name: str, *sagemaker_names: str) -> AliasChoices:
+    return AliasChoices(name, PREFIX + name.upper(), *sagemaker_names)
+
+
+class Settings(BaseSettings):
+    """All settings of a server."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, populate_by_name=True, case_sensitive=True)
+
+    host: str | None = Field(
+        None,
+        validation_alias=_env("host"),
+        description="Address to listen on; 127.0.0.1 for a store of your own, 0.0.0.0 in SageMaker.",
+    )
+    port: int = Field(
+        8080, ge=0, le=65535, validation_alias=_env("port", "SAGEMAKER_BIND_TO_PORT"), description="Port to listen on."
+    )
+    workers: int = Field(
+        default_factory=_cpus,
+        ge=1,
+        le=1024,
+        validation_alias=_env("workers"),
+        description="Worker processes; as many as processors unless set. Each holds many models.",
+    )
+    memory: ByteSize | None = Field(
+        None,
+        gt=0,
+        validation_alias=_env("memory"),
+        description="Memory for loaded models, such as 2GiB; a share of the container's limit unless set.",
+    )
+    backend: str = Field(
+        "workers", validation_alias=_env("backend"), description="Model server: workers, or one that a package adds."
+    )
+    cache_dir: Path | None = Field(
+        None,
+        validation_alias=_env("cache_dir"),
+        description="Folder for unpacked artifacts; a temporary one, removed at the end, unless set.",
+    )
+    block_plugins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), validation_alias=_env("block_plugins"), description="Names of plugins to leave out, separated by commas."
+    )
+    max_body: ByteSize = Field(
+        ByteSize(sagemaker.BODY_LIMIT),
+        gt=0,
+        validation_alias=_env("max_body", "MAX_CONTENT_LENGTH"),
+        description="Largest request body.",
+    )
+    max_members: int = Field(
+        10_000, ge=1, validation_alias=_env("max_members"), description="Most files an archive may hold."
+    )
+    max_unpacked: ByteSize = Field(
+        ByteSize(10 << 30),
+        gt=0,
+        validation_alias=_env("max_unpacked"),
+        description="Most bytes an archive may unpack to.",
+    )
+    invocation_timeout: float = Field(
+        sagemaker.INVOCATION_TIMEOUT,
+        gt=0,
+        validation_alias=_env("invocation_timeout", "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS"),
+        description="Seconds a client waits for an answer.",
+    )
+    load_timeout: float = Field(
+        sagemaker.LOAD_TIMEOUT,
+        gt=0,
+        validation_alias=_env("load_timeout"),
+        description="Seconds a model may take to load.",
+    )
+    slow_after: float = Field(
+        0.3,
+        gt=0,
+        validation_alias=_env("slow_after"),
+        description="Seconds a model may hold a worker before the others there are served elsewhere.",
+    )
+    store_refresh: float = Field(
+        1.0,
+        ge=0,
+        validation_alias=_env("store_refresh"),
+        description="Seconds for which a loaded model is served before the store is asked again if it changed.",
+    )
+    queue_size: int = Field(
+        4096,
+        ge=1,
+        validation_alias=_env("queue_size", "SAGEMAKER_MODEL_JOB_QUEUE_SIZE"),
+        description="Most invocations of one model that wait at a time.",
+    )
+    max_batch: int = Field(
+        64, ge=1, validation_alias=_env("max_batch"), description="Most invocations joined into one prediction."
+    )
+    batching: bool = Field(
+        True,
+        validation_alias=_env("batching"),
+        description="Join invocations that wait into one prediction; answers agree to rounding. Off: bit for bit.",
+    )
+    threads: int = Field(1, ge=1, validation_alias=_env("threads"), description="Threads one prediction may use.")
+    start_method: Literal["fork", "spawn"] = Field(
+        "fork" if sys.platform == "linux" else "spawn",
+        validation_alias=_env("start_method"),
+        description="How workers start: as forks of a warm process, or as fresh interpreters.",
+    )
+    default_accept: str = Field(
+        "application/json",
+        validation_alias=_env("default_accept", "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"),
+        description="Type of the answer where the client names none.",
+    )
+    program: str = Field(
+        "inference.py",
+        validation_alias=_env("program", "SAGEMAKER_PROGRAM"),
+        description="File name of a model's own script.",
+    )
+    submit_directory: str | None = Field(
+        None,
+        validation_alias=_env("submit_directory", "SAGEMAKER_SUBMIT_DIRECTORY"),
+        description="Folder or .tar.gz with one script for all models.",
+    )
+    multi_model: bool = Field(
+        False,
+        validation_alias=_env("multi_model", "SAGEMAKER_MULTI_MODEL"),
+        description="Without a store: be a multi-model container, which SageMaker tells what to load.",
+    )
+    base_dir: Path = Field(
+        Path(sagemaker.BASE_DIR),
+        validation_alias=_env("base_dir", "SAGEMAKER_BASE_DIR"),
+        description="SageMaker's folder in a container.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info",
+        validation_alias=_env("log_level", "SAGEMAKER_CONTAINER_LOG_LEVEL"),
+        description="Lowest level logged.",
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", validation_alias=_env("log_format"), description="Log lines for people or for machines."
+    )
+
+    @field_validator("block_plugins", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _level(cls, value: Any) -> Any:
+        """Take Python's numbers too: SageMaker's SDK sets SAGEMAKER_CONTAINER_LOG_LEVEL=20."""
+        numbers = {"10": "debug", "20": "info", "30": "warning", "40": "error", "50": "error"}
+        return numbers.get(str(value), str(value).lower())
+
+    def model_settings(self) -> ModelSettings:
+        """Return what plugins may know."""
+        return ModelSettings(
+            default_accept=self.default_accept,
+            threads=self.threads,
+            program=self.program,
+            submit_directory=self.submit_directory,
+            multi_model=self.multi_model,
+            batching=self.batching,
+        )
+
+
+def load(**flags: Any) -> Settings:
+    """Return the settings; `flags` that are None count as not given.
+
+    :raises SettingsError: naming the setting, its value and where it came from.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        problems = []
+        for item in error.errors():
+            name = _field(str(item["loc"][0]))
+            problems.append(f"{name} is {item['input']!r} ({source(name, given)}): {item['msg'].lower()}")
+        raise SettingsError("; ".join(problems)) from error
+
+
+def source(name: str, flags: dict[str, Any]) -> str:
+    """Return where a setting's value came from, for people."""
+    if flags.get(name) is not None:
+        return f"from --{name.replace('_', '-')}"
+    for variable in variables(name):
+        if variable in os.environ:
+            return f"from {variable}"
+    return "default"
+
+
+def variables(name: str) -> list[str]:
+    """Return the environment variables of a setting, the first that is set wins."""
+    alias = Settings.model_fields[name].validation_alias
+    assert isinstance(alias, AliasChoices)
+    return [str(choice) for choice in alias.choices[1:]]
+
+
+def _field(loc: str) -> str:
+    return loc if loc in Settings.model_fields else next(n for n in Settings.model_fields if loc in variables(n))

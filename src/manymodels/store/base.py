@@ -1,0 +1,64 @@
+"""What every model store offers, wherever its artifacts are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, Protocol
+
+import msgspec
+
+#: Endings of the names that are archives; everything else is an artifact if a plugin claims it.
+ARCHIVES = (".tar.gz", ".tgz")
+
+
+class Found(msgspec.Struct, frozen=True):
+    """One version of one artifact."""
+
+    target_model: str
+    #: Another string whenever the content is another.
+    version: str
+    #: Bytes as stored: an archive's are compressed.
+    size: int
+    kind: Literal["archive", "folder", "file"]
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What an artifact may hold, so that a hostile one cannot fill the disk."""
+
+    #: Files and folders of one artifact.
+    members: int = 10_000
+    #: Bytes of all files, unpacked.
+    bytes: int = 8 << 30
+    #: Unpacked bytes per stored byte, asked of archives that unpack to more than 64 MiB. Zeros
+    #: compress 1000 times; models of numbers 1 to 20 times.
+    ratio: int = 200
+
+
+class Store(Protocol):
+    """Which artifacts there are, and how one gets onto the local disk.
+
+    All methods block and are called in a thread.
+    """
+
+    def find(self, target_model: str) -> Found:
+        """Return the artifact's present version.
+
+        :raises BadTargetModel: if the name is not allowed or leads out of the store.
+        :raises ModelNotFound: if there is no such artifact.
+        :raises LoadFailed: if it is there and cannot be read.
+        """
+
+    def open(self, found: Found) -> Path:
+        """Return a local folder with the unpacked files, which must not be written to.
+
+        :raises ModelNotFound: if the artifact has gone since it was found.
+        :raises BadArtifact: if it is corrupt, empty, too large or hostile.
+        :raises LoadFailed: if it cannot be read, or was replaced while it was read.
+        """
+
+    def forget(self, found: Found) -> None:
+        """Delete what `open` keeps of this version on the local disk."""
+
+    def list(self) -> Iterator[str]:
+        """Yield every TargetModel, ordered by the segments of its path."""

@@ -1,0 +1,50 @@
+"""Pack a model into the archive that SageMaker and this platform serve."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import tarfile
+import tempfile
+from pathlib import Path
+
+from ..errors import BadArtifact
+from .files import walk
+
+
+def pack(source: Path, output: Path) -> list[str]:
+    """Write a ``.tar.gz`` of a folder or a single file and return the names in it.
+
+    The files stand at the archive's root. Names that start with a dot and ``__pycache__`` are
+    left out. The same files make the same bytes.
+
+    :raises BadArtifact: if there is nothing to pack, or a link or special file in it.
+    :raises OSError: if a file cannot be read or the output cannot be written.
+    """
+    files = _files(source, output)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".pack-") as temp:
+        partial = Path(temp, output.name)
+        with (
+            partial.open("xb") as raw,
+            gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as zipped,
+            tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as archive,
+        ):
+            for name, path in files.items():
+                with path.open("rb") as file:
+                    member = tarfile.TarInfo(name)
+                    member.size = os.fstat(file.fileno()).st_size
+                    archive.addfile(member, file)
+        partial.replace(output)
+    return list(files)
+
+
+def _files(source: Path, output: Path) -> dict[str, Path]:
+    if source.is_file():
+        return {source.name: source}
+    if not source.is_dir():
+        raise BadArtifact(f"{str(source)!r} is neither a file nor a folder")
+    found = {name: source / name for name, _ in walk(source, str(source))}
+    files = {name: path for name, path in found.items() if not (output.exists() and path.samefile(output))}
+    if not files:
+        raise BadArtifact(f"{str(source)!r} holds no files")
+    return files
