@@ -1,0 +1,61 @@
+# Every command of the project, the same for people and CI. Needs GNU make and a Python with its venv module.
+
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 8080
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PLUGINS := $(patsubst %/setup.cfg,%,$(wildcard plugins/*/setup.cfg))
+METADATA := setup.cfg pyproject.toml $(foreach plugin,$(PLUGINS),$(plugin)/setup.cfg $(plugin)/pyproject.toml)
+# Other versions of Python that `make test-all` runs the tests on, where they are there.
+VERSIONS ?= 3.10 3.11 3.12 3.13
+
+.PHONY: help install samples serve docs lint pytest test test-all clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+	@echo
+	@echo "  variables: PYTHON=$(PYTHON) VENV=$(VENV) PORT=$(PORT)"
+
+install: $(STAMP) ## install everything, editable, into $(VENV)
+
+$(STAMP): $(METADATA)
+	@echo "installing into $(VENV) (a minute or two the first time) ..."
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		-e '.[test]' $(foreach plugin,$(PLUGINS),-e ./$(plugin))
+	@touch $@
+
+samples: install ## train the sample models that are missing from model_store/
+	@$(BIN)/python model_store/build.py
+
+serve: samples ## serve the sample models on $(PORT); Ctrl-C stops it
+	@exec $(BIN)/manymodels serve model_store --port $(PORT)
+
+docs: install ## write the reference pages of docs/ from the code
+	@$(BIN)/python docs/generate.py
+
+lint: install ## check format, style, types and imports
+	@echo "ruff ..." && $(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@echo "mypy ..." && $(BIN)/mypy src plugins model_store
+	@echo "lint-imports ..." && $(BIN)/lint-imports
+
+pytest: install ## run the tests
+	@echo "pytest on $$($(BIN)/python --version) ..."
+	@$(BIN)/python -m pytest
+
+test: lint pytest ## all checks and tests
+
+test-all: test ## all checks, and the tests on every other Python that is there
+	@for version in $(VERSIONS); do \
+		if [ "Python $$version" = "$$($(BIN)/python --version | cut -d. -f1,2)" ]; then continue; \
+		elif python$$version -c "import venv" 2>/dev/null; \
+		then $(MAKE) --no-print-directory pytest PYTHON=python$$version VENV=.venv-$$version || exit 1; \
+		else echo "Python $$version is not there: skipped"; fi; \
+	done
+
+clean: ## remove what was installed and cached
+	rm -rf .venv .venv-* build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .grimp_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+	find . -name '*.egg-info' -prune -exec rm -rf {} +

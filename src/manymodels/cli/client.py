@@ -1,0 +1,126 @@
+"""Commands that ask a running server."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+import httpx
+
+from ..sagemaker import TARGET_MODEL
+from .output import as_json_option, print_json, print_table, size
+from .samples import guess_content_type
+
+#: Seconds to wait for an answer: a model may have to be loaded first.
+TIMEOUT = 600.0
+#: Characters of an answer that is no error of ours, shown as the message.
+SHOWN = 500
+
+url_option = click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Address of the server.")
+
+
+@click.command()
+@click.argument("target_model")
+@click.argument("data", required=False)
+@url_option
+@click.option("--content-type", metavar="TYPE", help="Type of DATA; guessed from the file's ending or its text.")
+@click.option("--accept", metavar="TYPE", help="Type of the answer.")
+def invoke(target_model: str, data: str | None, url: str, content_type: str | None, accept: str | None) -> None:
+    """Ask a model of a running server.
+
+    TARGET_MODEL is its path in the model store. DATA is the request itself, @FILE, or - for
+    standard input, which is read as well where DATA is left out.
+    """
+    body, name = _body(data)
+    headers = {
+        TARGET_MODEL.encode(): target_model.encode("utf-8", "surrogateescape"),
+        b"content-type": (content_type or guess_content_type(body, name)).encode(),
+    }
+    if accept is not None:
+        headers[b"accept"] = accept.encode()
+    answer = _ask(url, "POST", "/invocations", headers=headers, content=body)
+    if sys.stdout.isatty() and answer.headers.get("content-type", "").startswith("application/json"):
+        print_json(answer.json())
+    else:
+        click.echo(answer.content, nl=sys.stdout.isatty())
+
+
+def _body(data: str | None) -> tuple[bytes, str]:
+    """Return the request's body, and the name of the file it was read from."""
+    if data in (None, "-"):
+        if sys.stdin.isatty():
+            click.echo("reading the request from the terminal; end it with Ctrl-D", err=True)
+        return sys.stdin.buffer.read(), ""
+    assert data is not None
+    if not data.startswith("@"):
+        return data.encode("utf-8", "surrogateescape"), ""
+    try:
+        return Path(data[1:]).read_bytes(), data[1:]
+    except OSError as error:
+        raise click.ClickException(f"{data[1:]!r} cannot be read: {error.strerror}") from error
+
+
+@click.command()
+@url_option
+@as_json_option
+def models(url: str, *, as_json: bool) -> None:
+    """Show which artifacts a running server has loaded."""
+    loaded = {model["modelName"]: model for model in _pages(url, "/models", "models")}
+    names = list(_pages(url, "/artifacts", "artifacts"))
+    names += sorted(loaded.keys() - set(names))  # loaded, and gone from the store since
+    if as_json:
+        print_json([{"artifact": name, "loaded": loaded.get(name)} for name in names])
+        return
+    rows = [(name, *_described(loaded.get(name))) for name in names]
+    print_table(("Artifact", "Plugin", "Memory", "Load", "Notes"), rows)
+    click.echo(f"{len(names)} artifact{'' if len(names) == 1 else 's'}, {len(loaded)} loaded")
+
+
+def _described(model: dict[str, Any] | None) -> tuple[str, str, str, str]:
+    if model is None:
+        return "", "", "", ""
+    plugin = " on ".join(filter(None, (model["plugin"], model.get("framework"))))
+    return plugin, size(model["bytes"]), f"{model['loadSeconds'] * 1e3:.0f} ms", "\n".join(model.get("notes", ()))
+
+
+def _pages(url: str, path: str, member: str) -> Iterator[Any]:
+    token = None
+    while True:
+        parameters: dict[str, str] = {} if token is None else {"next_page_token": token}
+        answer = _ask(url, "GET", path, params=parameters)
+        try:
+            page = answer.json()
+            yield from page[member]
+        except (ValueError, KeyError, TypeError):
+            raise click.ClickException(f"{url}{path} does not answer as manymodels does; check --url") from None
+        token = page.get("nextPageToken")
+        if token is None:
+            return
+
+
+def _ask(url: str, method: str, path: str, **request: Any) -> httpx.Response:
+    """Return the answer to a request; anything but success ends the command."""
+    try:
+        # A proxy of the environment is for the internet, and would be asked even for 127.0.0.1.
+        answer = httpx.request(method, url.rstrip("/") + path, timeout=TIMEOUT, trust_env=False, **request)
+    except httpx.ConnectError as error:
+        raise click.ClickException(
+            f"no server answers at {url} ({error}); start one with 'manymodels serve STORE', or name another with --url"
+        ) from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise click.ClickException(f"asking {url} failed: {str(error) or type(error).__name__}") from error
+    if not answer.is_success:
+        _fail(answer)
+    return answer
+
+
+def _fail(answer: httpx.Response) -> NoReturn:
+    try:
+        content = answer.json()
+        message = f"{content['type']}: {content['message']}"
+    except (ValueError, KeyError, TypeError):
+        message = answer.text[:SHOWN]
+    raise click.ClickException(f"{answer.status_code} {message}")

@@ -1,0 +1,101 @@
+"""The command that serves."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import shlex
+import signal
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .. import http, log
+from ..endpoint import Container, Endpoint, Role, SingleModel
+from ..errors import ManyModelsError
+from ..plugins import Plugins
+from ..sagemaker import MODEL_DIR
+from ..settings import load
+from ..store import Store
+from .options import settings_options
+from .parts import create_server, open_store
+from .samples import find_sample, guess_content_type
+
+logger = logging.getLogger(__name__)
+
+#: Artifacts of the store that are counted for the first message.
+COUNTED = 1000
+#: The artifact of the sample store that the first message asks for.
+FAVOURITE = "iris.tar.gz"
+#: Bytes of the largest artifact that is opened for a sample request, and of the longest one shown.
+SMALL = 1 << 20
+SHORT = 300
+
+
+@click.command()
+@click.argument("store", required=False, type=click.Path(path_type=Path))
+@settings_options
+def serve(store: Path | None, **flags: Any) -> None:
+    """Serve the model store in the folder STORE.
+
+    Its artifacts are .tar.gz archives, model folders and model files. Without STORE, be a SageMaker
+    container: a multi-model one if SAGEMAKER_MULTI_MODEL is true, otherwise one for the single model in /opt/ml/model.
+    """
+    # Until http.serve has its own handlers: end as Ctrl-C does, so that the temporary cache is removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    settings = load(**flags)
+    log.configure(settings.log_level, settings.log_format)
+    plugins = Plugins.installed(settings.block_plugins)
+    server = create_server(settings, flags)
+    with ExitStack() as stack:
+        role: Role
+        if store is None:
+            role = (Container if settings.multi_model else SingleModel)(server, plugins, settings)
+            host = settings.host or "0.0.0.0"  # noqa: S104 - SageMaker asks from outside the container
+            what = "models named by POST /models" if settings.multi_model else str(settings.base_dir / MODEL_DIR)
+            example = ""
+        else:
+            cache = settings.cache_dir or stack.enter_context(tempfile.TemporaryDirectory(prefix="manymodels-"))
+            local = open_store(store, Path(cache), settings, plugins)
+            role = Endpoint(local, server, plugins, settings)
+            host = settings.host or "127.0.0.1"
+            artifacts = list(itertools.islice(local.list(), COUNTED))
+            what = f"{_count(artifacts)} in {store}"
+            example = _example(local, artifacts)
+
+        def ready(port: int) -> None:
+            address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            click.echo(f"serving {what} with the plugins {', '.join(plugins.names) or '(none installed)'}")
+            click.echo(f"listening on {address}")
+            if example:
+                click.echo(f"try: curl {address}/invocations {example}")
+
+        logger.info("starting %d worker%s ...", settings.workers, "" if settings.workers == 1 else "s")
+        http.serve(role, settings, host, ready)
+    logger.info("stopped")
+
+
+def _count(artifacts: list[str]) -> str:
+    number = f"{COUNTED} or more" if len(artifacts) == COUNTED else str(len(artifacts))
+    return f"{number} artifact{'' if len(artifacts) == 1 else 's'}"
+
+
+def _example(store: Store, artifacts: list[str]) -> str:
+    """Return what curl is to be told to ask one of the artifacts, with its sample request if that is short."""
+    if not artifacts:
+        return ""
+    name = FAVOURITE if FAVOURITE in artifacts else artifacts[0]
+    body, content_type = "[[...]]", "application/json"
+    try:
+        found = store.find(name)
+        sample = find_sample(store.open(found)) if found.size <= SMALL else None
+        if sample is not None and sample.stat().st_size <= SHORT:
+            body = sample.read_text().strip()
+            content_type = guess_content_type(b"", sample.name)
+    except (ManyModelsError, OSError, UnicodeDecodeError) as error:
+        logger.debug("no sample request: %s", error, extra={"model": name})
+    headers = (f"X-Amzn-SageMaker-Target-Model: {name}", f"Content-Type: {content_type}")
+    return " ".join([*(f"-H {shlex.quote(header)}" for header in headers), f"-d {shlex.quote(body)}"])
