@@ -14,8 +14,9 @@ from .errors import BadInput, PredictionFailed, UnsupportedAccept, UnsupportedCo
 from .matrices import decode_libsvm, decode_npy, decode_npz
 from .media import any_accept, choose, media_type
 from .tabular import Table, decode_csv, decode_json, decode_jsonlines, features
+from .tabular import text as utf8_text
 
-__all__ = ["Table", "any_accept", "choose", "decode", "decode_libsvm", "encode", "features", "media_type"]
+__all__ = ["Table", "any_accept", "choose", "decode", "decode_libsvm", "encode", "features", "media_type", "text"]
 
 _TEXT: dict[str, Callable[[bytes], Any]] = {
     "application/json": decode_json,
@@ -105,6 +106,16 @@ def encode(prediction: Any, accept: str) -> tuple[bytes, str]:
         values = prediction.to_numpy()
         prediction = values if columns is None else Table(tuple(map(str, columns)), values)
     return _ENCODERS[kind](prediction), kind
+
+
+def text(body: bytes, content_type: str | None) -> str:
+    """Return a body of text as its ``charset`` parameter says, UTF-8 without one.
+
+    :raises BadInput: if it is not of that charset.
+    :raises UnsupportedContentType: if the charset is not one that `decode` knows.
+    """
+    _, parameters = media_type(content_type)
+    return utf8_text(_as_utf8(body, parameters["charset"]) if "charset" in parameters else body)
 
 
 def _as_utf8(body: bytes, charset: str) -> bytes:

@@ -46,6 +46,7 @@ class Context:
         framework: Bound | None = None,
         headers: Mapping[str, str] | None = None,
         request_id: str = "",
+        accept: str = "",
     ) -> None:
         #: The client's name of the model.
         self.target_model = target_model
@@ -59,6 +60,8 @@ class Context:
         #: Request headers, names in lower case.
         self.headers: Mapping[str, str] = headers or {}
         self.request_id = request_id
+        #: The Accept header, or the operator's default where it is absent or ``*/*``.
+        self.accept = accept
         #: Reply headers set so far.
         self.response_headers: dict[str, str] = {}
         self.response_content_type: str | None = None
@@ -70,7 +73,7 @@ class Context:
         """Say something of the model that its description should show, such as a version mismatch."""
         self.notes.append(text)
 
-    def for_request(self, headers: Mapping[str, str], request_id: str) -> Context:
+    def for_request(self, headers: Mapping[str, str], request_id: str, accept: str) -> Context:
         """Return a context of the same model for one invocation."""
         return Context(
             self.target_model,
@@ -80,6 +83,7 @@ class Context:
             framework=self.framework,
             headers=headers,
             request_id=request_id,
+            accept=accept,
         )
 
     @property

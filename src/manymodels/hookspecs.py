@@ -40,13 +40,13 @@ def claim(artifact: Artifact) -> str | None:
     """
 
 
-@hookspec(firstresult=True)
+@hookspec
 def claim_code(artifact: Artifact, settings: ModelSettings) -> str | None:
     """Say whether this plugin runs code that the artifact (or the operator) brings.
 
     Such a plugin is bound on top of the framework plugin that claims the rest of the artifact,
     and reaches it as ``context.framework`` (None where no framework claims the artifact). Called
-    in the front process; look, execute nothing.
+    in the front process; look, execute nothing. At most one plugin may claim an artifact's code.
 
     :param artifact: the unpacked model directory.
     :param settings: the operator's settings (`program`, `submit_directory`).
@@ -96,12 +96,13 @@ def predict_fn(data: Any, model: Any, context: Context) -> Any:
 
 
 @hookspec(firstresult=True)
-def output_fn(prediction: Any, accept: str, context: Context) -> Any:
+def output_fn(prediction: Any, model: Any, accept: str, context: Context) -> Any:
     """Turn a prediction into the reply.
 
     Left out, the platform encodes by Accept (``manymodels.codecs.encode``).
 
     :param prediction: what ``predict_fn`` returned, or this request's share of it.
+    :param model: what ``load`` returned.
     :param accept: the Accept header; the operator's default where it is absent or ``*/*``.
     :param context: the model and this request.
     :returns: a pair of body (bytes or str) and content type.

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from .artifact import Artifact
 from .codecs import any_accept
 from .context import Context, ModelSettings
@@ -16,6 +18,9 @@ from .invocation import Answer, Invocation
 from .plugins import Binding, Plugins
 
 logger = logging.getLogger(__name__)
+
+#: Content type, status and headers of an answer.
+_head = msgspec.json.Decoder(tuple[str, int, dict[str, str]])
 
 
 @dataclass
@@ -40,7 +45,6 @@ class Model:
         :raises OutOfMemory: if memory ran out.
         """
         self._hooks = plugins.bound(binding.plugin)
-        self._default_accept = settings.default_accept
         framework = plugins.bound(binding.framework, wrappers=False) if binding.framework else None
         self.context = Context(
             artifact.name,
@@ -56,7 +60,7 @@ class Model:
             raise
         except MemoryError as error:
             raise OutOfMemory(f"memory ran out while loading {artifact.name!r}") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a script may well call sys.exit()
             logger.exception("loading %r failed", artifact.name)
             raise LoadFailed(
                 f"{artifact.name!r} cannot be loaded by the plugin {binding.plugin!r}: {_describe(error)}"
@@ -73,7 +77,7 @@ class Model:
 
     def invoke(self, invocations: Sequence[Invocation]) -> list[Answer | ManyModelsError]:
         """Answer invocations that arrived together, each with an answer or an error of its own."""
-        calls = [_Call(inv, self.context.for_request(inv.headers, inv.request_id)) for inv in invocations]
+        calls = [_Call(invocation, self._context(invocation)) for invocation in invocations]
         for call in calls:
             self._guarded(call, self._decode)
         live = [call for call in calls if call.error is None]
@@ -81,6 +85,12 @@ class Model:
             for call in live:
                 self._guarded(call, self._predict)
         return [self._guarded(call, self._encode) or call.error or _no_answer(call) for call in calls]
+
+    def _context(self, invocation: Invocation) -> Context:
+        accept = invocation.accept
+        if accept is None or any_accept(accept):
+            accept = self.context.settings.default_accept
+        return self.context.for_request(invocation.headers, invocation.request_id, accept)
 
     def _guarded(self, call: _Call, step: Any) -> Answer | None:
         if call.error is not None:
@@ -91,7 +101,7 @@ class Model:
             call.error = error
         except MemoryError:
             call.error = OutOfMemory(f"memory ran out while {self.context.target_model!r} answered")
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             logger.exception("%s of %r failed", step.__name__.strip("_"), self.context.target_model)
             call.error = PredictionFailed(f"{self.context.target_model!r} failed: {_describe(error)}")
         return None
@@ -118,6 +128,8 @@ class Model:
                 return False
             data, counts = joined
             shares = self._batch.split(self._hooks.predict_fn(data, self._model, calls[0].context), counts)
+            if len(shares) != len(calls):
+                raise ValueError(f"the plugin's batch split an answer to {len(calls)} into {len(shares)}")
         except Exception as error:  # noqa: BLE001 - whose input it was shows when each runs alone
             logger.debug("%d joined calls of %r run alone: %s", len(calls), self.context.target_model, error)
             return False
@@ -128,16 +140,17 @@ class Model:
         return True
 
     def _encode(self, call: _Call) -> Answer:
-        accept = call.invocation.accept
-        if accept is None or any_accept(accept):
-            accept = self._default_accept
-        body, content_type = self._hooks.output_fn(call.prediction, accept, call.context)
         context = call.context
+        body, content_type = self._hooks.output_fn(call.prediction, self._model, context.accept, context)
+        content_type = context.response_content_type or content_type
+        # Through JSON and back: what a plugin set may be of any type, or text that cannot be sent.
+        head = msgspec.json.encode((content_type, context.response_status, context.response_headers))
+        content_type, status, headers = _head.decode(head)
         return Answer(
             body=body.encode() if isinstance(body, str) else bytes(body),
-            content_type=context.response_content_type or content_type,
-            status=context.response_status,
-            headers=context.response_headers,
+            content_type=content_type,
+            status=status,
+            headers=headers,
             timings={"predict": call.seconds},
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable
 from importlib import metadata
 from typing import Any, cast
@@ -13,7 +14,9 @@ from . import defaults, hookspecs
 from .artifact import MANIFEST, Artifact
 from .batching import Batch
 from .context import Context, ModelSettings
-from .errors import BadArtifact, NoPlugin, PluginError
+from .errors import LoadFailed, ManyModelsError, NoPlugin, PluginError
+
+logger = logging.getLogger(__name__)
 
 #: The entry-point group in which distributions name their plugin.
 GROUP = "manymodels"
@@ -75,9 +78,9 @@ class Bound:
         """Call the ``predict_fn`` hook."""
         return self._predict_fn(data=data, model=model, context=context)
 
-    def output_fn(self, prediction: Any, accept: str, context: Context) -> Any:
+    def output_fn(self, prediction: Any, model: Any, accept: str, context: Context) -> Any:
         """Call the ``output_fn`` hook."""
-        return self._output_fn(prediction=prediction, accept=accept, context=context)
+        return self._output_fn(prediction=prediction, model=model, accept=accept, context=context)
 
     def batch(self, model: Any, context: Context) -> Batch | None:
         """Call the ``batch`` hook."""
@@ -99,6 +102,7 @@ class Plugins:
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._manager.register(defaults, "defaults")
+        self._bound: dict[tuple[str, bool], Bound] = {}
         for name in blocked:
             self._manager.set_blocked(name)
         for name, plugin in plugins:
@@ -133,6 +137,7 @@ class Plugins:
         try:
             self._manager.register(plugin, name)
             self._manager.check_pending()
+            self._bound.clear()  # a wrapper may have come
         except (pluggy.PluginValidationError, ValueError) as error:
             raise PluginError(f"plugin {name!r} breaks the hook contract: {error}") from error
 
@@ -171,9 +176,9 @@ class Plugins:
         """Decide which plugins serve the artifact, executing nothing of it.
 
         :raises NoPlugin: if none or several claim it, or the one its manifest names is not installed.
-        :raises BadArtifact: if its manifest is not valid.
+        :raises LoadFailed: if its manifest is not valid, it cannot be read, or a plugin fails over it.
         """
-        code = cast("str | None", self.hook.claim_code(artifact=artifact, settings=settings))
+        code = self._claim("claim_code", artifact, settings=settings)
         framework = self._framework(artifact)
         if code is not None and code != framework:
             return Binding(plugin=code, framework=framework)
@@ -190,22 +195,28 @@ class Plugins:
         try:
             return (
                 artifact.manifest.framework is not None
-                or bool(self.hook.claim(artifact=artifact))
-                or self.hook.claim_code(artifact=artifact, settings=own) is not None
+                or self._claim("claim", artifact) is not None
+                or self._claim("claim_code", artifact, settings=own) is not None
             )
-        except BadArtifact:
+        except LoadFailed:
             return True
 
     def bound(self, name: str, *, wrappers: bool = True) -> Bound:
         """Return the hooks of one plugin.
 
         :param wrappers: whether wrappers of other plugins run around them.
-        :raises NoPlugin: if no plugin of that name is registered.
+        :raises NoPlugin: if no plugin of that name is registered, or it cannot serve a model.
         """
+        if (bound := self._bound.get((name, wrappers))) is not None:
+            return bound
         plugin = self._manager.get_plugin(name)
         if plugin is None:
             raise NoPlugin(self._missing(name))
-        return Bound(self._manager, plugin, wrappers=wrappers)
+        for hook in ("load", "predict_fn"):
+            if not _implements(self._manager, hook, plugin):
+                raise NoPlugin(f"the plugin {name!r} serves no models: it has no {hook}")
+        bound = self._bound[name, wrappers] = Bound(self._manager, plugin, wrappers=wrappers)
+        return bound
 
     def _framework(self, artifact: Artifact) -> str | None:
         named = artifact.manifest.framework
@@ -213,7 +224,20 @@ class Plugins:
             if named not in self.names:
                 raise NoPlugin(f"{MANIFEST} of {artifact.name!r} names {named!r}. {self._missing(named)}")
             return named
-        claims = sorted(set(self.hook.claim(artifact=artifact)))
+        return self._claim("claim", artifact)
+
+    def _claim(self, hook: str, artifact: Artifact, **arguments: Any) -> str | None:
+        """Ask all plugins; return the one that claims the artifact, or None."""
+        try:
+            claims = sorted(set(getattr(self.hook, hook)(artifact=artifact, **arguments)))
+        except ManyModelsError:
+            raise
+        except Exception as error:
+            logger.exception("a plugin's %s failed over %r", hook, artifact.name)
+            raise LoadFailed(
+                f"a plugin failed when it was asked whether it serves {artifact.name!r} "
+                f"({type(error).__name__}: {error}); the server's log shows which"
+            ) from error
         if len(claims) > 1:
             raise NoPlugin(
                 f"{artifact.name!r} is claimed by the plugins {' and '.join(claims)}; "

@@ -26,13 +26,13 @@ def _cpus() -> int:
 
 
 def _env(name: str, *sagemaker_names: str) -> AliasChoices:
-    return AliasChoices(name, PREFIX + name.upper(), *sagemaker_names)
+    return AliasChoices(PREFIX + name.upper(), *sagemaker_names)
 
 
 class Settings(BaseSettings):
     """All settings of a server."""
 
-    model_config = SettingsConfigDict(extra="ignore", frozen=True, populate_by_name=True, case_sensitive=True)
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, case_sensitive=True)
 
     host: str | None = Field(
         None,
@@ -159,6 +159,12 @@ class Settings(BaseSettings):
         "text", validation_alias=_env("log_format"), description="Log lines for people or for machines."
     )
 
+    @field_validator("port", mode="before")
+    @classmethod
+    def _port(cls, value: Any) -> Any:
+        """Ignore what Kubernetes sets for a Service named ``manymodels``: MANYMODELS_PORT=tcp://10.0.0.1:8080."""
+        return 8080 if str(value).startswith("tcp://") else value
+
     @field_validator("block_plugins", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -190,11 +196,12 @@ def load(**flags: Any) -> Settings:
     """
     given = {name: value for name, value in flags.items() if value is not None}
     try:
-        return Settings(**given)
+        # The flag goes under its variable's name: were the field's own accepted, so would a variable `port` be.
+        return Settings(**{variables(name)[0]: value for name, value in given.items()})
     except ValidationError as error:
         problems = []
         for item in error.errors():
-            name = _field(str(item["loc"][0]))
+            name = next(name for name in Settings.model_fields if item["loc"][0] in variables(name))
             problems.append(f"{name} is {item['input']!r} ({source(name, given)}): {item['msg'].lower()}")
         raise SettingsError("; ".join(problems)) from error
 
@@ -213,8 +220,4 @@ def variables(name: str) -> list[str]:
     """Return the environment variables of a setting, the first that is set wins."""
     alias = Settings.model_fields[name].validation_alias
     assert isinstance(alias, AliasChoices)
-    return [str(choice) for choice in alias.choices[1:]]
-
-
-def _field(loc: str) -> str:
-    return loc if loc in Settings.model_fields else next(n for n in Settings.model_fields if loc in variables(n))
+    return [str(choice) for choice in alias.choices]

@@ -247,7 +247,7 @@ def test_text_is_given_as_str(content_type: str | None, body: bytes, given: Any,
 
 def test_text_in_another_charset_than_it_says(serve: Serve, ask: Ask) -> None:
     model = serve({"inference.py": TRANSFORM})
-    with pytest.raises(BadInput, match="the body is not utf-8"):
+    with pytest.raises(BadInput, match="the body is not UTF-8"):
         ask(model, b"\xff", "text/csv")
     with pytest.raises(UnsupportedContentType, match="charset 'punycode' is not supported; send one of utf-8"):
         ask(model, b"a", "text/csv; charset=punycode")

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from ..artifact import Artifact
@@ -23,7 +24,7 @@ from ..errors import (
     OutOfMemory,
 )
 from ..invocation import Answer, Invocation
-from ..plugins import Plugins
+from ..plugins import Binding, Plugins
 from ..server import ModelDescription, ModelServer
 from ..settings import Settings
 from ..store import Found, Store
@@ -110,7 +111,7 @@ class Endpoint:
                 found = self._store.find(target_model)
                 if found.size > SAMPLE_SIZE:
                     continue
-                binding = self._plugins.bind(Artifact(self._store.open(found), target_model), self._model_settings)
+                _, binding = self._open(found)
             except ManyModelsError as error:
                 logger.warning("cannot be served: %s", error, extra={"model": target_model})
                 continue
@@ -220,8 +221,7 @@ class Endpoint:
     async def _load(self, found: Found, timings: _Timings) -> None:
         name = found.target_model
         start = time.monotonic()
-        path = await self._in_thread(lambda: self._store.open(found))
-        binding = await self._in_thread(lambda: self._plugins.bind(Artifact(path, name), self._model_settings))
+        path, binding = await self._in_thread(lambda: self._open(found))
         timings.fetch = time.monotonic() - start
         while True:
             try:
@@ -243,6 +243,10 @@ class Endpoint:
                 "load_ms": round(timings.load * 1e3, 1),
             },
         )
+
+    def _open(self, found: Found) -> tuple[Path, Binding]:
+        path = self._store.open(found)
+        return path, self._plugins.bind(Artifact(path, found.target_model), self._model_settings)
 
     def _remember(self, target_model: str, version: str, error: ManyModelsError) -> None:
         old = self._failures.pop(target_model, None)

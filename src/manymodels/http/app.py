@@ -85,6 +85,8 @@ class Resource:
 
     def _failed(self, error: ManyModelsError, request: Request, start: float) -> Reply:
         reply = self._error(error, request)
+        if isinstance(error, NoMethod):
+            reply.add("allow", ", ".join(self._handlers))
         level = logging.WARNING if reply.status >= 500 else logging.INFO
         logger.log(
             level,

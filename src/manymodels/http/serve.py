@@ -13,6 +13,7 @@ from ..endpoint import Role
 from ..errors import SettingsError
 from ..settings import Settings
 from .app import create_app
+from .connection import Connection
 
 #: Seconds that running requests have after SIGTERM; SageMaker sends SIGKILL after 30.
 GRACE = 20
@@ -28,8 +29,12 @@ def serve(role: Role, settings: Settings, host: str, ready: Callable[[int], None
     with sock:
         config = uvicorn.Config(
             create_app(role, settings),
+            http=Connection,
+            ws="none",
             log_config=None,
+            log_level="warning",
             access_log=False,
+            proxy_headers=False,
             lifespan="off",
             server_header=False,
             timeout_graceful_shutdown=GRACE,
@@ -44,6 +49,7 @@ async def _serve(role: Role, config: uvicorn.Config, sock: socket.socket, ready:
         # uvicorn handles the signals while it serves, then raises them again for the handlers it found.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
+        sock.listen(config.backlog)  # uvicorn does it too, but later than who is told of the port may connect
         ready(sock.getsockname()[1])
         await uvicorn.Server(config).serve(sockets=[sock])
     finally:

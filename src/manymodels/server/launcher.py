@@ -196,7 +196,7 @@ class ZygoteLauncher:
             # Spares the next zygote the restart.
             self._config = msgspec.structs.replace(self._config, left_out=message.left_out)
             for module, reason in message.left_out.items():
-                logger.info("%s is imported in each worker: it %s", module, reason)
+                logger.info("%s is not imported in advance: it %s", module, reason)
             if not self._ready.done():
                 self._ready.set_result(None)
         elif isinstance(message, Forked):
@@ -244,13 +244,11 @@ class ZygoteLauncher:
             with theirs:
                 socket.send_fds(self._control, [encode(Fork(self._next))], [theirs.fileno(), write])
             pid = await asyncio.wait_for(fork, FORK_TIMEOUT)
-        except (OSError, asyncio.TimeoutError) as error:
+        except BaseException as error:
             ours.close()
             os.close(read)
-            raise WorkerDied(f"a worker cannot be forked: {error or 'no answer'}") from error
-        except WorkerDied:
-            ours.close()
-            os.close(read)
+            if isinstance(error, (OSError, asyncio.TimeoutError)):
+                raise WorkerDied(f"a worker cannot be forked: {str(error) or 'no answer'}") from error
             raise
         finally:
             os.close(write)
@@ -263,7 +261,8 @@ class ZygoteLauncher:
     def kill(self, process: Process) -> None:
         """End a worker at once."""
         if self._control is not None and process.pid in self._workers:
-            self._control.send(encode(Kill(process.pid)))
+            with contextlib.suppress(BrokenPipeError):  # the zygote is gone, and its workers with it
+                self._control.send(encode(Kill(process.pid)))
 
     async def stop(self) -> None:
         """End the zygote, and with it all workers."""
@@ -271,6 +270,8 @@ class ZygoteLauncher:
             return
         self._control.shutdown(socket.SHUT_WR)
         await asyncio.get_running_loop().run_in_executor(None, self._process.wait)
+        if self._control is not None:  # which has not been seen to close yet
+            self._lost()
 
 
 def create_launcher(start_method: str, config: WorkerConfig) -> Launcher:

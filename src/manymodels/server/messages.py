@@ -17,6 +17,8 @@ from ..invocation import Answer, Invocation
 from ..plugins import Binding
 
 _LENGTH = struct.Struct("<I")
+#: Longest frame, in bytes: a worker that sends anything else than frames is not to fill the front's memory.
+LIMIT = 1 << 30
 T = TypeVar("T")
 
 
@@ -24,6 +26,8 @@ class Load(msgspec.Struct, tag="load", array_like=True):
     """Front to worker: load a model."""
 
     job: int
+    #: The number the model goes by in `Run` and `Unload`.
+    model: int
     name: str
     path: str
     binding: Binding
@@ -33,14 +37,14 @@ class Unload(msgspec.Struct, tag="unload", array_like=True):
     """Front to worker: unload a model."""
 
     job: int
-    name: str
+    model: int
 
 
 class Run(msgspec.Struct, tag="run", array_like=True):
     """Front to worker: answer invocations of one model."""
 
     job: int
-    name: str
+    model: int
     invocations: list[Invocation]
 
 
@@ -59,7 +63,7 @@ class Failure(msgspec.Struct, tag="failure", array_like=True):
     @classmethod
     def of(cls, error: ManyModelsError) -> Failure:
         """Return what is sent of an error."""
-        return cls(type(error).__name__, str(error))
+        return cls(type(error).__name__, sendable(str(error)))
 
     def error(self) -> ManyModelsError:
         """Return the error again."""
@@ -113,6 +117,11 @@ to_worker_decoder: msgspec.msgpack.Decoder[list[ToWorker]] = msgspec.msgpack.Dec
 to_front_decoder: msgspec.msgpack.Decoder[list[ToFront]] = msgspec.msgpack.Decoder(list[ToFront])
 
 
+def sendable(text: str) -> str:
+    """Return a text that can be encoded: lone surrogates, as in names of files that are not UTF-8, are escaped."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def outcome(result: Answer | ManyModelsError) -> _TaggedAnswer | Failure:
     """Return what is sent of an answer or an error."""
     if isinstance(result, ManyModelsError):
@@ -146,6 +155,8 @@ class Frames:
         start = 0
         while len(buffer) - start >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(buffer, start)
+            if length > LIMIT:
+                raise msgspec.DecodeError(f"a frame of {length} bytes, more than {LIMIT}")
             end = start + _LENGTH.size + length
             if len(buffer) < end:
                 break

@@ -60,6 +60,8 @@ class Resident:
     waiting: int = 0
     loaded: bool = False
     removed: bool = False
+    #: What workers know it by: a name may come back for another model before the worker let go of the first.
+    number: int = field(default_factory=lambda: next(_numbers))
 
 
 @dataclass(eq=False)
@@ -83,6 +85,8 @@ class Job:
     #: The invocations of a `Run`; empty for a load or unload, and when they were moved elsewhere.
     calls: list[Call] = field(default_factory=list)
     kind: type[Run] | type[Load] | type[Unload] = Run
+    #: Whether it was given up, and the worker asked to leave it out.
+    moved: bool = False
     #: Done when a load or unload that somebody waits for is.
     done: asyncio.Future[None] | None = None
     number: int = field(default_factory=lambda: next(_numbers))
@@ -90,10 +94,11 @@ class Job:
     def message(self) -> ToWorker:
         """Return what the worker is sent."""
         if self.kind is Run:
-            return Run(self.number, self.resident.name, [call.invocation for call in self.calls])
+            return Run(self.number, self.resident.number, [call.invocation for call in self.calls])
         if self.kind is Load:
-            return Load(self.number, self.resident.name, self.resident.path, self.resident.binding)
-        return Unload(self.number, self.resident.name)
+            resident = self.resident
+            return Load(self.number, resident.number, resident.name, resident.path, resident.binding)
+        return Unload(self.number, self.resident.number)
 
 
 class Owner(Protocol):
@@ -132,6 +137,8 @@ class Slot(asyncio.Protocol):
         self.ending: str | None = None
         #: When it last had something to do.
         self.last_active = 0.0
+        #: When its process was connected.
+        self.connected = 0.0
         self._owner = owner
         self._max_batch = max_batch
         self._loop = asyncio.get_running_loop()
@@ -149,6 +156,7 @@ class Slot(asyncio.Protocol):
         self.ending = None
         await WorkerLog.attach(process.log, process.pid, lambda: self.running.name if self.running else None)
         self.process = process
+        self.connected = self._loop.time()
         self._transport, _ = await self._loop.create_unix_connection(lambda: self, sock=process.connection)
         self.flush()
 
@@ -167,7 +175,7 @@ class Slot(asyncio.Protocol):
         try:
             for message in self._frames.feed(data):
                 self._received(message)
-        except (msgspec.DecodeError, LookupError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, LookupError) as error:
             logger.error("a worker broke the protocol and is ended: %s", error, extra={"worker": self.name})
             self.close()
             return
@@ -209,6 +217,8 @@ class Slot(asyncio.Protocol):
         while self.control:
             job = self.control.popleft()
             if job.kind is Load:
+                if job.resident.removed:
+                    continue  # who asked for it is gone
                 self.loading.add(job.resident)
             jobs.append(job)
         room = FRAME_BYTES
@@ -255,12 +265,13 @@ class Slot(asyncio.Protocol):
             self.loading -= {job.resident for job in self.sent if job.number in dropped}
             self.sent = deque(job for job in self.sent if job.number not in dropped)
             return
-        job = self.sent.popleft()
-        if job.number != message.job:
-            raise LookupError(f"job {message.job} was answered, {job.number} was next")
+        job = self.sent[0]
+        if job.number != message.job or not _fits(message, job):
+            raise LookupError(f"{type(message).__name__} of job {message.job} came, {job.number} was next")
+        self.sent.popleft()
         self._begin()
         if isinstance(message, Answered):
-            for call, outcome in zip(job.calls, message.outcomes, strict=False):
+            for call, outcome in zip(job.calls, message.outcomes, strict=False):  # none, if they were moved elsewhere
                 _settle(call, outcome)
         elif isinstance(message, Loaded):
             self.loading.discard(job.resident)
@@ -290,8 +301,9 @@ class Slot(asyncio.Protocol):
         loads: list[Job] = []
         cancelled: list[int] = []
         for job in itertools.islice(self.sent, 1, None):
-            if job.resident is running or job.kind is Unload:
+            if job.resident is running or job.kind is Unload or job.moved:
                 continue
+            job.moved = True
             cancelled.append(job.number)
             calls += job.calls
             job.calls = []
@@ -317,19 +329,36 @@ class Slot(asyncio.Protocol):
         self.stalled = False
         return running, rest
 
+    def waiting(self) -> Iterator[Call]:
+        """Return all invocations it was given and has not answered."""
+        for job in self.sent:
+            yield from job.calls
+        for calls in self.pending.values():
+            yield from calls
+
     def drop(self, resident: Resident) -> Iterator[Call]:
         """Take a model's waiting invocations out of the queue."""
         yield from self.pending.pop(resident, ())
 
     def expire(self, now: float) -> None:
         """Answer waiting and running invocations whose deadline has passed."""
-        for calls in self.pending.values():
-            while calls and (calls[0].future.done() or calls[0].deadline <= now):
-                _expire(calls.popleft(), "was still waiting for its turn")
+        for resident, calls in list(self.pending.items()):
+            for call in calls:
+                if call.deadline <= now:
+                    _expire(call, "was still waiting for its turn")
+            if all(call.future.done() for call in calls):
+                del self.pending[resident]
         if self.sent:
             for call in self.sent[0].calls:
                 if call.deadline <= now:
                     _expire(call, "was still running")
+
+
+def _fits(message: Any, job: Job) -> bool:
+    """Say whether a worker may answer a job like this."""
+    if isinstance(message, Answered):
+        return job.kind is Run and len(message.outcomes) >= len(job.calls)
+    return isinstance(message, Failed) or job.kind is (Load if isinstance(message, Loaded) else Unload)
 
 
 def _settle(call: Call, outcome: Answer | Failure) -> None:

@@ -37,6 +37,7 @@ from .messages import (
     Unloaded,
     frame,
     outcome,
+    sendable,
     to_worker_decoder,
 )
 
@@ -66,7 +67,7 @@ class Worker:
         self._settings = settings
         self._frames = Frames(to_worker_decoder)
         self._jobs: deque[Load | Unload | Run] = deque()
-        self._models: dict[str, Model] = {}
+        self._models: dict[int, Model] = {}
         self._process = psutil.Process()
 
     def serve(self) -> None:
@@ -103,15 +104,15 @@ class Worker:
     def _do(self, job: Load | Unload | Run) -> ToFront:
         try:
             if isinstance(job, Run):
-                model = self._models.get(job.name)
+                model = self._models.get(job.model)
                 if model is None:
-                    raise ModelNotFound(f"{job.name!r} is not loaded in this worker")
+                    raise ModelNotFound("the model is not loaded in this worker")
                 return Answered(job.job, [outcome(result) for result in model.invoke(job.invocations)])
             if isinstance(job, Load):
                 return self._load(job)
-            model = self._models.pop(job.name, None)
+            model = self._models.pop(job.model, None)
             if model is not None:
-                self._unload(job.name, model)
+                self._unload(model)
             return Unloaded(job.job)
         except ManyModelsError as error:
             return Failed(job.job, Failure.of(error))
@@ -128,16 +129,16 @@ class Worker:
         except MemoryError as error:
             raise OutOfMemory(f"memory ran out while loading {job.name!r}") from error
         seconds = time.perf_counter() - start
-        self._models[job.name] = model
+        self._models[job.model] = model
         grown = self._process.memory_info().rss - before
-        return Loaded(job.job, max(grown, size), seconds, model.notes)
+        return Loaded(job.job, max(grown, size), seconds, [sendable(note) for note in model.notes])
 
-    def _unload(self, name: str, model: Model) -> None:
+    def _unload(self, model: Model) -> None:
         try:
             model.unload()
         except Exception:
             # The model is gone from here either way; its plugin's author reads why in the log.
-            logger.exception("unloading %r failed", name)
+            logger.exception("unloading %r failed", model.context.target_model)
 
 
 def set_up_process(front: int) -> None:

@@ -56,15 +56,19 @@ class WorkerLog(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Log what is left."""
         self._log(bytes(self._line))
+        self._report()
 
     def _over_rate(self) -> bool:
         second = int(time.monotonic())
         if second != self._second:
-            dropped, self._dropped = self._dropped, 0
             self._second, self._count = second, 0
-            if dropped:
-                self._emit(logging.WARNING, logger, f"{dropped} lines dropped: more than {RATE} a second")
+            self._report()
         return self._count >= RATE
+
+    def _report(self) -> None:
+        dropped, self._dropped = self._dropped, 0
+        if dropped:
+            self._emit(logging.WARNING, logger.name, f"{dropped} lines dropped: more than {RATE} a second")
 
     def _log(self, line: bytes) -> None:
         if not line.strip():
@@ -79,9 +83,12 @@ class WorkerLog(asyncio.Protocol):
             except msgspec.DecodeError:  # cut off at LINE, or printed by a script
                 pass
             else:
-                self._emit(level, logging.getLogger(name), text)
+                self._emit(level, name, text)
                 return
-        self._emit(logging.INFO, logger, line.decode(errors="replace"))
+        self._emit(logging.INFO, logger.name, line.decode(errors="replace"))
 
-    def _emit(self, level: int, target: logging.Logger, text: str) -> None:
-        target.log(level, "%s", text, extra={"model": self._model(), "worker": self._pid})
+    def _emit(self, level: int, name: str, text: str) -> None:
+        if logger.isEnabledFor(level):
+            extra = {"model": self._model(), "worker": self._pid}
+            # Not through the logger of that name: what a script makes up would be kept for ever.
+            logger.handle(logger.makeRecord(name, level, "", 0, "%s", (text,), None, extra=extra))

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import signal
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,17 +79,26 @@ class WorkerPool:
             await slot.connect(await self._launcher.launch())
 
     async def stop(self) -> None:
-        """End the workers, once those that run something are done or the time is up."""
+        """End the workers, once what they have to do is done or the time is up."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + STOP_TIMEOUT
+        while not all(slot.idle for slot in self._slots()) and loop.time() < end:  # noqa: ASYNC110 - at the end only
+            await asyncio.sleep(TICK)
         self._stopping = True
         slots = self._slots()
         for slot in slots:
             slot.close()
         processes = [slot.process.exited for slot in slots if slot.process is not None]
         if processes:
-            await asyncio.wait(processes, timeout=STOP_TIMEOUT)
+            await asyncio.wait(processes, timeout=max(end - loop.time(), TICK))
         for task in self._tasks:
             task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._launcher.stop()
+        for slot in slots:
+            for call in slot.waiting():
+                if not call.future.done():
+                    call.future.set_exception(WorkerDied(f"the server stopped before {call.resident.name!r} answered"))
 
     def healthy(self) -> bool:
         """Say whether at least one worker is there."""
@@ -127,14 +136,17 @@ class WorkerPool:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._place_load(Job(resident, kind=Load, done=done))
         self._tick_on()
+        seconds = self._settings.load_timeout
         try:
-            await asyncio.wait_for(asyncio.shield(done), self._settings.load_timeout)
-        except asyncio.TimeoutError:
-            seconds = self._settings.load_timeout
-            for slot in self._slots():
-                if slot.running is resident:
-                    self._end(slot, f"was ended because it loaded for more than {seconds:g} s")
-            raise LoadFailed(f"{resident.name!r} did not load within {seconds:g} s") from None
+            await asyncio.wait([done], timeout=seconds)
+            if done.done():
+                return done.result()
+        finally:
+            done.cancel()  # from here on nobody waits for it
+        for slot in self._slots():
+            if slot.running is resident:
+                self._end(slot, f"was ended because it loaded for more than {seconds:g} s")
+        raise LoadFailed(f"{resident.name!r} did not load within {seconds:g} s")
 
     def _admit(self, name: str, estimate: int) -> None:
         used = self.used()
@@ -159,23 +171,26 @@ class WorkerPool:
         if acknowledged:
             await asyncio.wait(acknowledged)
 
-    def _remove(self, resident: Resident) -> list[asyncio.Future[None]]:
+    def _remove(self, resident: Resident) -> list[asyncio.Future[Any]]:
         """Forget a model; return what to wait for until its memory is free."""
         resident.removed = True
         self._residents.pop(resident.name, None)
-        acknowledged = []
+        acknowledged: list[asyncio.Future[Any]] = []
+        if (own := resident.own) is not None:
+            # At once: what it runs is slow, or ends its worker.
+            _unloaded(own.drop(resident))
+            _unloaded(call for job in own.sent for call in job.calls)
+            if own.process is not None:
+                acknowledged.append(own.process.exited)
+            own.close()
         for slot in self._slots():
-            for call in slot.drop(resident):
-                if not call.future.done():
-                    call.future.set_exception(ModelNotFound(f"{resident.name!r} was unloaded"))
+            _unloaded(slot.drop(resident))
             if resident in slot.held:
                 done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 slot.order(Job(resident, kind=Unload, done=done))
                 # A worker that is held up frees the memory later: who waits here would wait for another model.
                 if not slot.stalled:
                     acknowledged.append(done)
-        if resident.own is not None:
-            resident.own.close()
         return acknowledged
 
     def models(self) -> list[ModelDescription]:
@@ -247,9 +262,19 @@ class WorkerPool:
         return home
 
     def _place_load(self, job: Job) -> None:
+        if job.resident.removed:
+            return  # nobody waits for it any more
         if job.resident.own is None and self._conduct.isolated(job.resident.name, job.resident.path):
             self._isolate(job.resident)
         self._slot_for(job.resident).order(job)
+
+    def _move(self, calls: Iterable[Call]) -> None:
+        """Queue invocations again that their worker did not begin."""
+        for call in calls:
+            if call.resident.removed:
+                _unloaded([call])
+            elif not call.future.done():
+                self._slot_for(call.resident).submit(call)
 
     def _isolate(self, resident: Resident) -> None:
         """Give a model a worker of its own."""
@@ -296,13 +321,15 @@ class WorkerPool:
         code = await slot.process.exited
         running, rest = slot.reset()
         reason = slot.ending or _describe_exit(code)
-        slot.ending = slot.ending or reason
-        if running is not None:
-            self._blame(running, reason, by_kernel=code == -signal.SIGKILL and slot.ending is reason)
+        # A worker of its own that goes with its model did nothing wrong.
+        if running is not None and (slot.ending or self._wanted(slot)):
+            self._blame(running, reason, by_kernel=code == -signal.SIGKILL and slot.ending is None)
         for job in rest:
             self._replace(job)
         if self._wanted(slot):
             logger.info("%s is started again: it %s", slot.name, reason)
+            if running is None and asyncio.get_running_loop().time() - slot.connected < RETRY:
+                await asyncio.sleep(RETRY)  # it cannot even start
             await self._connect(slot)
 
     def _wanted(self, slot: Slot) -> bool:
@@ -311,9 +338,7 @@ class WorkerPool:
     def _replace(self, job: Job) -> None:
         """Do elsewhere, or again, a job that a worker which ended had not begun."""
         if job.kind is Run:
-            for call in job.calls:
-                if not call.future.done():
-                    self._slot_for(call.resident).submit(call)
+            self._move(job.calls)
         elif job.kind is Load and job.done is not None:
             self._place_load(job)
         elif job.done is not None and not job.done.done():
@@ -355,28 +380,34 @@ class WorkerPool:
         loop = asyncio.get_running_loop()
         now = loop.time()
         busy = False
+        free = any(not slot.stalled for slot in (*self._shared, *self._extra))
         for slot in self._slots():
             slot.expire(now)
             busy = busy or not slot.idle
-            if slot.sent and not slot.stalled and now - slot.began > self._settings.slow_after:
+            # What found no other place then may find one now.
+            if slot.sent and now - slot.began > self._settings.slow_after and (free or not slot.stalled):
                 self._hold_up(slot)
-            if slot.sent and slot.sent[0].kind is Run and slot.sent[0].calls:
-                deadline = max(call.deadline for call in slot.sent[0].calls)
-                if deadline <= now:
-                    self._end(slot, "was ended because it ran past the deadline")
+            if slot.sent and self._deadline(slot) <= now:
+                self._end(slot, "was ended because it ran past the deadline")
         self._retire_extra(now)
         if busy or self._extra:
             self._tick_on()
 
+    def _deadline(self, slot: Slot) -> float:
+        """Return when the job a worker runs must have ended."""
+        job = slot.sent[0]
+        if job.kind is not Run:
+            return slot.began + self._settings.load_timeout
+        # Without calls: they were moved elsewhere, but the worker had begun them.
+        return max((call.deadline for call in job.calls), default=slot.began + self._settings.invocation_timeout)
+
     def _hold_up(self, slot: Slot) -> None:
         """Move what waits behind a long job to other workers."""
-        running = slot.running
+        running = None if slot.stalled else slot.running  # noted the first time only
         calls, loads = slot.give_up()
         for job in loads:
             self._place_load(job)
-        for call in calls:
-            if not call.future.done():
-                self._slot_for(call.resident).submit(call)
+        self._move(calls)
         if running is not None and slot.sent[0].kind is Run and running.own is None and not running.removed:
             logger.info("holds up its worker", extra={"model": running.name})
             if self._conduct.slow(running.name, running.path):
@@ -429,6 +460,12 @@ class WorkerPool:
 def create(settings: Settings) -> WorkerPool:
     """Return the model server; the entry point of the backend ``workers``."""
     return WorkerPool(settings)
+
+
+def _unloaded(calls: Iterable[Call]) -> None:
+    for call in calls:
+        if not call.future.done():
+            call.future.set_exception(ModelNotFound(f"{call.resident.name!r} was unloaded"))
 
 
 def _weight(model: str, slot: str) -> bytes:

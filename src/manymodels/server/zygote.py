@@ -97,8 +97,8 @@ def import_all(config: ZygoteConfig) -> dict[str, str]:
             continue
         try:
             importlib.import_module(module)
-        except ImportError as error:
-            left_out[module] = f"cannot be imported: {error}"
+        except Exception as error:  # noqa: BLE001 - a broken framework must not stop the models of the others
+            left_out[module] = f"cannot be imported: {type(error).__name__}: {error}"
         if threads() > 1:
             left_out[module] = _THREADS
             if list(left_out.values()).count(_THREADS) >= _MOST_RESTARTS:
@@ -164,7 +164,10 @@ class Zygote:
 
     def _fork(self, connection: int, log: int) -> int:
         if (count := threads()) != 1:
-            raise OSError(f"the zygote has {count} threads; forking it is not safe")
+            raise OSError(
+                f"forking with {count} threads is not safe; a plugin starts them when it is imported: "
+                "mend or block it, or use --start-method spawn"
+            )
         parent = os.getpid()
         pid = os.fork()
         if pid:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from manymodels import Artifact, Batch, Context, ModelSettings, hookimpl
 
@@ -11,9 +10,6 @@ from .location import own_script
 from .model import ScriptModel
 
 __version__ = "0.1.0"
-
-# The output_fn hook is not given the model, but the context that this invocation's input_fn was given.
-_answering: WeakKeyDictionary[Context, ScriptModel] = WeakKeyDictionary()
 
 
 @hookimpl
@@ -33,7 +29,6 @@ def load(artifact: Artifact, context: Context) -> ScriptModel:
 @hookimpl
 def input_fn(body: bytes, content_type: str | None, model: ScriptModel, context: Context) -> Any:
     """Decode by the script, the framework or the platform."""
-    _answering[context] = model
     return model.decode(body, content_type, context)
 
 
@@ -44,9 +39,9 @@ def predict_fn(data: Any, model: ScriptModel, context: Context) -> Any:
 
 
 @hookimpl
-def output_fn(prediction: Any, accept: str, context: Context) -> Any:
+def output_fn(prediction: Any, model: ScriptModel, accept: str, context: Context) -> Any:
     """Encode by the script, the framework or the platform."""
-    return _answering[context].encode(prediction, accept, context)
+    return model.encode(prediction, accept, context)
 
 
 @hookimpl

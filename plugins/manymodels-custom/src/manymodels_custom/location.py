@@ -22,7 +22,9 @@ def program(settings: ModelSettings) -> str:
 
 def own_script(artifact: Artifact, settings: ModelSettings) -> Path | None:
     """Return the artifact's script; the one at its root goes before ``code/``."""
-    return _script_in(artifact.path, program(settings))
+    script = _script_in(artifact.path, program(settings))
+    # A bare file's folder may hold other artifacts, and a script that is not its own.
+    return script if script is not None and str(script.relative_to(artifact.path)) in artifact.files else None
 
 
 def find_script(artifact: Artifact, settings: ModelSettings) -> Path:

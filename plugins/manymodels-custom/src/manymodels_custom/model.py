@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from manymodels import Artifact, Batch, Context, codecs
-from manymodels.errors import BadInput, LoadFailed, ManyModelsError, PredictionFailed, UnsupportedContentType
+from manymodels.errors import LoadFailed, ManyModelsError, PredictionFailed
 
 from .location import find_script
 from .scope import Scope
@@ -21,8 +21,6 @@ logger = logging.getLogger(__name__)
 
 #: Bodies that a script is given as str, as sagemaker-inference does.
 _TEXT = ("application/json", "text/csv")
-#: Not every codec of Python's, since the client chooses: some take quadratic time.
-_CHARSETS = ("utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1", "windows-1252", "utf-16")
 
 
 class ScriptModel:
@@ -75,9 +73,9 @@ class ScriptModel:
         return codecs.decode(body, content_type)
 
     def predict(self, data: Any, context: Context) -> Any:
-        """Return the prediction; ``transform_fn`` is left to `encode`, which is told the Accept."""
+        """Return the prediction; of ``transform_fn``, what is the reply already."""
         if "transform_fn" in self._functions:
-            return data
+            return self._answer("transform_fn", self._model, *data, context.accept, context)
         if self._framework is not None:
             return self._run(PredictionFailed, self._framework.predict_fn, data, self._model, context)
         return self._answer("predict_fn", data, self._model, context)
@@ -85,11 +83,11 @@ class ScriptModel:
     def encode(self, prediction: Any, accept: str, context: Context) -> Any:
         """Return the reply's body and content type."""
         if "transform_fn" in self._functions:
-            return _reply(self._answer("transform_fn", self._model, *prediction, accept, context), accept)
+            return _reply(prediction, accept)
         if "output_fn" in self._functions:
             return _reply(self._answer("output_fn", prediction, accept, context), accept)
         if self._framework is not None:
-            return self._run(PredictionFailed, self._framework.output_fn, prediction, accept, context)
+            return self._run(PredictionFailed, self._framework.output_fn, prediction, self._model, accept, context)
         return codecs.encode(prediction, accept)
 
     def batch(self, context: Context) -> Batch | None:
@@ -153,17 +151,11 @@ def _predict_method(model: Any, name: str) -> Callable[..., Any]:
 
 
 def _script_input(body: bytes, content_type: str | None) -> tuple[str | bytes, str]:
-    media_type, parameters = codecs.media_type(content_type)
+    media_type, _ = codecs.media_type(content_type)
     content_type = content_type or media_type
     if media_type not in _TEXT:
         return body, content_type
-    charset = parameters.get("charset", "utf-8").lower()
-    if charset not in _CHARSETS:
-        raise UnsupportedContentType(f"charset {charset!r} is not supported; send one of {', '.join(_CHARSETS)}")
-    try:
-        return body.decode(charset), content_type
-    except UnicodeError as error:
-        raise BadInput(f"the body is not {charset}: {error}") from error
+    return codecs.text(body, content_type), content_type
 
 
 def _reply(result: Any, accept: str) -> tuple[Any, str]:
