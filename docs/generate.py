@@ -1,0 +1,205 @@
+"""Write the reference pages from the code: ``python docs/generate.py``. A test fails where they differ."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import click
+from pydantic import ByteSize
+from pydantic.fields import FieldInfo
+
+from manymodels import errors, hookspecs
+from manymodels.cli import cli
+from manymodels.cli.options import display
+from manymodels.errors import BY_NAME
+from manymodels.server.memory import RESERVE, SHARE
+from manymodels.settings import Settings, variables
+
+HERE = Path(__file__).parent
+#: Columns of the help texts in cli.md.
+WIDTH = 100
+
+_TYPES = {int: "number", float: "number", bool: "on or off", ByteSize: "size", Path: "folder"}
+#: Defaults that the machine decides.
+_DEFAULTS = {
+    "host": "`127.0.0.1`; `0.0.0.0` without a store",
+    "workers": "one per processor",
+    "memory": f"{SHARE:.0%} of the container's limit less {RESERVE >> 20} MiB, at least a quarter of it",
+    "cache_dir": "a temporary one",
+    "start_method": "`fork` on Linux, elsewhere `spawn`",
+}
+
+_REMEDIES = {
+    "ManyModelsError": "Never raised itself.",
+    "SettingsError": "Correct the setting that the message names; `manymodels settings` shows where each comes from.",
+    "PluginError": "Mend or uninstall the plugin, or leave it out with `--block-plugins NAME`.",
+    "RequestError": "Correct the request; sending it again changes nothing.",
+    "BadTargetModel": "Send the artifact's path below the store, such as `team/model.tar.gz`.",
+    "BadInput": "Correct the body; the message says what is wrong with it.",
+    "UnsupportedContentType": "Send one of the types that the message lists.",
+    "UnsupportedAccept": "Accept one of the types that the message lists.",
+    "BodyTooLarge": "Send fewer rows at a time, or raise `max_body`.",
+    "ModelNotFound": "Look for the name in `manymodels models`. In a container: load the model first.",
+    "ModelAlreadyLoaded": "Nothing; the model can be invoked.",
+    "LoadFailed": "Try `manymodels check ARTIFACT`, mend the artifact and put it into the store again.",
+    "BadArtifact": "Pack it again with `manymodels package`, without links; or raise `max_members`, `max_unpacked`.",
+    "NoPlugin": "Install the plugin of its framework, or name one in the artifact's `manymodels.json`.",
+    "ModelRefused": "Mend the artifact: it ends its worker process. The message says for how long it is refused.",
+    "OutOfMemory": "Send it again. If it stays so, raise `memory`, or make the model smaller.",
+    "ModelNotReady": "Send it again; the model goes on loading meanwhile.",
+    "Overloaded": "Send it again after a while; clients send faster than the model answers.",
+    "InvocationTimeout": "Send fewer rows at a time, or raise `invocation_timeout`.",
+    "WorkerDied": "Send it again. If it happens again, the model's native code crashes; the log has the signal.",
+    "PredictionFailed": "Look into the server's log, which has the traceback; mend the plugin or the script.",
+}
+
+
+def documents() -> dict[str, str]:
+    """Return the content of every generated page by its file name."""
+    pages: dict[str, Callable[[], Iterator[str]]] = {
+        "hooks.md": _hooks,
+        "settings.md": _settings,
+        "errors.md": _errors,
+        "cli.md": _cli,
+    }
+    note = "<!-- Written by docs/generate.py; change the code it is made from, then run that. -->\n\n"
+    return {name: note + "\n".join(page()).rstrip() + "\n" for name, page in pages.items()}
+
+
+# -- Hooks --
+
+
+def _hooks() -> Iterator[str]:
+    yield "# Hooks\n"
+    yield _prose(inspect.getdoc(hookspecs) or "")
+    yield "\nHow to write one: [writing-a-plugin.md](writing-a-plugin.md).\n"
+    hooks = [value for value in vars(hookspecs).values() if hasattr(value, f"{hookspecs.PROJECT}_spec")]
+    yield "| hook | |\n|---|---|"
+    for hook in hooks:
+        yield f"| [`{hook.__name__}`](#{hook.__name__}) | {_prose(inspect.getdoc(hook) or '').splitlines()[0]} |"
+    for hook in hooks:
+        signature = str(inspect.signature(hook)).replace("'", "")
+        yield f"\n## {hook.__name__}\n\n```python\ndef {hook.__name__}{signature}: ...\n```\n"
+        yield _fields(inspect.getdoc(hook) or "")
+
+
+def _prose(text: str) -> str:
+    """Return a docstring's text as Markdown."""
+    return text.replace("``", "`")
+
+
+def _fields(text: str) -> str:
+    """Return a docstring as Markdown, its ``:param:`` fields as a list."""
+    text = re.sub(r"^:param (\w+):", r"- `\1`:", _prose(text), flags=re.MULTILINE)
+    text = re.sub(r"^:returns:", "- returns", text, flags=re.MULTILINE)
+    text = re.sub(r"^:raises ([\w.]+):", r"- raises `\1`", text, flags=re.MULTILINE)
+    return re.sub(r"^ {4}(?=\S)", "  ", text, flags=re.MULTILINE)
+
+
+# -- Settings --
+
+
+def _settings() -> Iterator[str]:
+    yield """# Settings
+
+A setting is a flag of `manymodels serve`, or an environment variable. A flag wins over the environment, and that
+over the default. Where a setting has several variables, the first that is set wins. The names without `MANYMODELS_`
+are those that SageMaker and its containers use. `manymodels settings` shows every value and where it came from.
+
+A size is a number of bytes, or has a unit, such as `512MiB` or `2GiB`.
+"""
+    yield "| setting | flag | environment | type | default | meaning |\n|---|---|---|---|---|---|"
+    for name, field in Settings.model_fields.items():
+        flag = "--" + name.replace("_", "-")
+        if field.annotation is bool:
+            flag += f"`, `--no-{flag[2:]}"
+        environment = ", ".join(f"`{variable}`" for variable in variables(name))
+        cells = (f"`{name}`", f"`{flag}`", environment, _type(field), _default(name, field), field.description or "")
+        yield f"| {' | '.join(cells)} |"
+
+
+def _type(field: FieldInfo) -> str:
+    kind = field.annotation
+    if get_origin(kind) is Literal:
+        return " or ".join(f"`{choice}`" for choice in get_args(kind))
+    if get_origin(kind) is tuple:
+        return "names"
+    return next((text for known, text in _TYPES.items() if known in (kind, *get_args(kind))), "text")
+
+
+def _default(name: str, field: FieldInfo) -> str:
+    if name in _DEFAULTS:
+        return _DEFAULTS[name]
+    shown = display(field.default)
+    return f"`{shown}`" if shown else ""
+
+
+# -- Errors --
+
+
+def _errors() -> Iterator[str]:
+    yield """# Errors
+
+Every error says in a sentence what is wrong and what to do. Tracebacks are in the server's log only.
+
+The same error has a status in each of three dialects:
+
+- `/models/...`, the container API that SageMaker itself calls: statuses and JSON of multi-model-server,
+  `{"code": 404, "type": "ModelNotFoundException", "message": "..."}`.
+- `/invocations`, for plain HTTP clients: the same JSON; `type` is the name of the error's class below.
+- `/endpoints/...`, which boto3 calls: statuses and exceptions of the SageMaker runtime API. What a model does wrong is
+  a 424 `ModelError` there, with the status from the model as `OriginalStatusCode`.
+
+Every reply, of success too, has an `x-amzn-RequestId`; the log line of an error names it as `request_id`. A path that
+does not exist is answered with 404, a method that it does not take with 405.
+
+## The tree
+"""
+    tree = (errors.__doc__ or "").partition("::\n")[2]
+    yield f"```text\n{inspect.cleandoc(tree)}\n```\n"
+    yield "The classes are in `manymodels.errors`; plugins and scripts raise them to choose the answer.\n"
+    yield "## Statuses\n"
+    yield "| error | `/models/...` | `/invocations` | `/endpoints/...` | `Retry-After` |\n|---|---|---|---|---|"
+    for name, error in BY_NAME.items():
+        status, kind = error.aws
+        aws = f"{status} {kind}"
+        if kind == "ModelError":
+            aws += f", original {error.status if error.original_status is None else error.original_status}"
+        retry = "" if error.retry_after is None else f"{error.retry_after} s"
+        yield f"| `{name}` | {error.status} | {error.invocations_status or error.status} | {aws} | {retry} |"
+    yield "\n`SettingsError` and `PluginError` end `manymodels serve` before it answers anything.\n"
+    yield "## What to do\n"
+    yield "| error | meaning | what to do |\n|---|---|---|"
+    for name, error in BY_NAME.items():
+        yield f"| `{name}` | {_prose(' '.join((error.__doc__ or '').split()))} | {_REMEDIES[name]} |"
+
+
+# -- Command line --
+
+
+def _cli() -> Iterator[str]:
+    yield """# Command line
+
+`make install` puts `manymodels` into `.venv/bin`; `python -m manymodels` is the same. Plugins may add commands of their
+own. Errors are one line on standard error; the exit code is 2 for what was asked wrongly, otherwise 1.
+"""
+    yield _help(cli, "manymodels")
+    for name, command in sorted(cli.commands.items()):
+        yield f"\n## {name}\n\n{_help(command, f'manymodels {name}')}"
+
+
+def _help(command: click.Command, path: str) -> str:
+    # The help option's own names are set for the group, and inherited from its context.
+    context: dict[str, Any] = {"info_name": path, "terminal_width": WIDTH, "help_option_names": ["-h", "--help"]}
+    with click.Context(command, **context) as ctx:
+        text = re.sub(r"[ \t]+$", "", command.get_help(ctx), flags=re.MULTILINE)
+    return f"```text\n{text}\n```"
+
+
+if __name__ == "__main__":
+    for name, content in documents().items():
+        (HERE / name).write_text(content)
