@@ -38,7 +38,7 @@ docs: install ## write the reference pages of docs/ from the code
 
 lint: install ## check format, style, types and imports
 	@echo "ruff ..." && $(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@echo "mypy ..." && $(BIN)/mypy src plugins model_store
+	@echo "mypy ..." && $(BIN)/mypy src plugins model_store docs benchmarks && $(BIN)/mypy tests
 	@echo "lint-imports ..." && $(BIN)/lint-imports
 
 pytest: install ## run the tests

@@ -37,6 +37,7 @@ _REMEDIES = {
     "ManyModelsError": "Never raised itself.",
     "SettingsError": "Correct the setting that the message names; `manymodels settings` shows where each comes from.",
     "PluginError": "Mend or uninstall the plugin, or leave it out with `--block-plugins NAME`.",
+    "TrainingFailed": "Correct what the message names; `output/failure` has the details.",
     "RequestError": "Correct the request; sending it again changes nothing.",
     "BadTargetModel": "Send the artifact's path below the store, such as `team/model.tar.gz`.",
     "BadInput": "Correct the body; the message says what is wrong with it.",
@@ -171,7 +172,10 @@ does not exist is answered with 404, a method that it does not take with 405.
             aws += f", original {error.status if error.original_status is None else error.original_status}"
         retry = "" if error.retry_after is None else f"{error.retry_after} s"
         yield f"| `{name}` | {error.status} | {error.invocations_status or error.status} | {aws} | {retry} |"
-    yield "\n`SettingsError` and `PluginError` end `manymodels serve` before it answers anything.\n"
+    yield """
+`SettingsError` and `PluginError` end `manymodels serve` before it answers anything, `TrainingFailed` ends
+`manymodels train`.
+"""
     yield "## What to do\n"
     yield "| error | meaning | what to do |\n|---|---|---|"
     for name, error in BY_NAME.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 import joblib
 import psutil
 import pytest
-from pools import TOY, Toys
+from pools import TOY, Toys, ended
 from serving import IRIS, RUNNING, Server, booster, constant, iris, script, serve
 
 from manymodels.store import pack
@@ -89,6 +89,7 @@ def _no_leftovers() -> Iterator[None]:
     assert _environment() == environment, "the test left the environment changed"
     assert Path.cwd() == folder, "the test left the current folder changed"
     _, left = psutil.wait_procs(_processes() - processes, timeout=5)
+    left = [process for process in left if not ended(process.pid)]
     for process in left:
         process.kill()
     assert not left, f"the test left processes running: {left}"

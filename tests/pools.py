@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from manymodels.invocation import Invocation
 from manymodels.plugins import Binding
 from manymodels.server.workers import WorkerPool, create
@@ -92,6 +94,14 @@ async def until(condition: Callable[[], Any], what: str) -> None:
     while not condition():
         assert loop.time() < end, f"gave up waiting until {what}"
         await asyncio.sleep(0.005)
+
+
+def ended(pid: int) -> bool:
+    """Say whether a process has ended, be it that nobody has asked for its exit code yet."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def home(pool: WorkerPool, name: str) -> int:

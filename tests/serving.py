@@ -134,7 +134,9 @@ def serve(folder: Path, *arguments: str | Path, env: Mapping[str, str] | None = 
     :param arguments: of ``manymodels serve``; the port is free unless `env` has one.
     """
     options = [] if env and "SAGEMAKER_BIND_TO_PORT" in env else ["--port", "0"]
-    command = [sys.executable, "-m", "manymodels", "serve", *map(str, arguments), *options]
+    # The soft limit of open files that people's machines have; the servers of CI may have more.
+    command = ["sh", "-c", 'ulimit -Sn 1024 && exec "$@"', "sh"]
+    command += [sys.executable, "-m", "manymodels", "serve", *map(str, arguments), *options]
     log_file = folder / "server.log"
     with log_file.open("wb") as log:
         process = subprocess.Popen(
@@ -170,7 +172,7 @@ def read_reply(file: IO[bytes]) -> Reply:
     line = file.readline()
     assert line.startswith(b"HTTP/1.1 "), f"no reply but {line!r}"
     status = int(line.split()[1])
-    headers = parse_headers(file)  # type: ignore[arg-type]
+    headers = parse_headers(file)
     return Reply(status, headers, file.read(int(headers.get("content-length", "0"))))
 
 
@@ -218,6 +220,33 @@ def script(store: Path, name: str, source: str) -> str:
     code.mkdir(parents=True)
     (code / "inference.py").write_text(source)
     return name
+
+
+def waits(gate: Path, function: str = "predict_fn", numbers: int = 1) -> str:
+    """Return a script that waits in one of its functions until a file is there.
+
+    Whoever waits writes its process id into the file of that name and ``.waiting``. The model is
+    an array of `numbers` numbers; it answers ``[1]``.
+    """
+    call = {name: "wait()" if name == function else "pass" for name in ("model_fn", "predict_fn")}
+    return f"""
+import os, time
+import numpy as np
+
+def wait():
+    with open({str(gate)!r} + ".waiting", "a") as file:
+        file.write(str(os.getpid()) + chr(10))
+    while not os.path.exists({str(gate)!r}):
+        time.sleep(0.01)
+
+def model_fn(model_dir):
+    {call["model_fn"]}
+    return np.ones({numbers})
+
+def predict_fn(data, model):
+    {call["predict_fn"]}
+    return [int(model[0])]
+"""
 
 
 def booster(path: Path) -> None:

@@ -26,7 +26,7 @@ from manymodels.cli import cli
 from manymodels.settings import Settings, variables
 
 MANYMODELS = Path(sys.executable).with_name("manymodels")
-COMMANDS = ["check", "invoke", "models", "package", "plugins", "serve", "settings"]
+COMMANDS = ["check", "invoke", "models", "package", "plugins", "serve", "settings", "train"]
 #: The class that the model of `serving` gives the flower.
 ANSWER = [0]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from manymodels.errors import (
     OutOfMemory,
     Overloaded,
     PredictionFailed,
+    WorkerDied,
 )
 from manymodels.plugins import Binding
-from manymodels.server import memory
+from manymodels.server import memory, workers
 
 pytestmark = pytest.mark.anyio
 
@@ -267,12 +269,12 @@ async def test_a_thousand_loads_leave_nothing_behind(toys: Toys, tmp_path: Path)
     async with running() as pool:
         path = toys.artifact("m", counter=str(tmp_path / "counter"))
         before = len(os.listdir("/proc/self/fd"))
-        workers = psutil.Process().children(recursive=True)
+        processes = psutil.Process().children(recursive=True)
         for number in range(1000):
             await pool.load(f"m{number}", path, BINDING)
             await pool.unload(f"m{number}")
         assert len(os.listdir("/proc/self/fd")) == before
-        assert psutil.Process().children(recursive=True) == workers
+        assert psutil.Process().children(recursive=True) == processes
         assert (pool.models(), pool.used()) == ([], 0)
         assert (tmp_path / "counter").read_text() == "load\nunload\n" * 1000
 
@@ -299,6 +301,29 @@ async def test_a_name_may_come_back_while_its_first_load_is_abandoned(toys: Toys
         await asyncio.gather(third, call)
         assert (await ask(pool, "m"))["version"] == 3
         assert [model.name for model in pool.models()] == ["m", "other"]
+
+
+@both
+@pytest.mark.parametrize("pause", [0.0, 0.01, 0.1])
+async def test_stopping_while_a_worker_is_replaced(toys: Toys, start_method: str, pause: float) -> None:
+    async with running(start_method=start_method) as pool:
+        await toys.load(pool, "m")
+        os.kill(home(pool, "m"), signal.SIGKILL)
+        await asyncio.sleep(pause)
+    assert not pool.healthy()
+
+
+async def test_what_does_not_end_when_the_server_stops_is_told(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "STOP_TIMEOUT", 0.2)
+    async with running(workers=1, slow_after=60) as pool:
+        await toys.load(pool, "m")
+        never = toys.gate("never")
+        calls = [asyncio.create_task(ask(pool, "m", wait=str(never)))]
+        await never.reached()
+        calls.append(asyncio.create_task(ask(pool, "m")))
+    for call in calls:
+        with pytest.raises(WorkerDied, match="the server stopped before 'm' answered"):
+            await call
 
 
 @both

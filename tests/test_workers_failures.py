@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
-from pools import BINDING, Toys, ask, home, running, until
+from pools import BINDING, Toys, ask, ended, home, running, until
 
 from manymodels.errors import InvocationTimeout, LoadFailed, ModelNotFound, ModelRefused, OutOfMemory, WorkerDied
 from manymodels.server import conduct
@@ -67,7 +67,7 @@ async def test_a_model_past_its_deadline_is_ended_and_its_worker_replaced(toys: 
         assert isinstance(results[0], InvocationTimeout)
         assert str(results[0]) == "'m0' did not answer within 0.4 s: the invocation was still running"
         assert [answer["model"] for answer in results[1:] if isinstance(answer, dict)] == names[1:]
-        await until(lambda: not psutil.pid_exists(worker), "the worker is gone")
+        await until(lambda: ended(worker), "the worker is gone")
         assert (await ask(pool, "m0"))["pid"] != worker
 
 
@@ -94,7 +94,7 @@ async def test_a_worker_killed_under_load_fails_at_most_the_group_in_flight(toys
         assert answered + len(failed) == 32 * 40
         assert len({str(error) for error in failed}) <= 1
         assert all("was ended by SIGKILL while it answered" in str(error) for error in failed)
-        assert not psutil.pid_exists(victim)
+        assert ended(victim)
         assert [(await ask(pool, name))["model"] for name in names] == names
 
 
@@ -225,7 +225,7 @@ async def test_a_model_with_its_own_worker_is_unloaded_while_it_runs(toys: Toys)
         waits = asyncio.create_task(ask(pool, "bad"))
         await asyncio.sleep(0)
         await pool.unload("bad")
-        assert not psutil.pid_exists(worker)
+        assert ended(worker)
         for call in (runs, waits):
             with pytest.raises(ModelNotFound, match="'bad' was unloaded"):
                 await call
@@ -268,7 +268,7 @@ async def test_everything_recovers_when_the_zygote_is_killed(toys: Toys, busy: b
             calls += [asyncio.create_task(ask(pool, name)) for name in names[1:]]
             await asyncio.sleep(0)
         zygote.kill()
-        await until(lambda: not any(worker.is_running() for worker in workers), "the workers are gone")
+        await until(lambda: all(ended(worker.pid) for worker in workers), "the workers are gone")
         results = await asyncio.gather(*calls, return_exceptions=True)
         if busy:
             assert isinstance(results[0], WorkerDied)

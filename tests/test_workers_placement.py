@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-import psutil
 import pytest
-from pools import Gate, Toys, ask, home, running, until
+from pools import Gate, Toys, ask, ended, home, running, until
 
 from manymodels.server import workers as workers_module
 from manymodels.server.workers import WorkerPool
@@ -94,7 +93,7 @@ async def test_a_model_often_slow_gets_a_worker_of_its_own(toys: Toys) -> None:
         gate.open()
         await call
         await pool.unload("slow")
-        assert not psutil.pid_exists(own)
+        assert ended(own)
         assert home(pool, "other") == shared
 
 
@@ -123,7 +122,7 @@ async def test_all_workers_held_up_are_relieved_by_another(
         for gate in gates:
             gate.open()
         await asyncio.gather(*slow)
-        await until(lambda: not any(map(psutil.pid_exists, extra)), "the extra workers are retired")
+        await until(lambda: all(map(ended, extra)), "the extra workers are retired")
         assert {(await ask(pool, name))["pid"] for name in (*names, "late")} == shared
 
 

@@ -8,6 +8,7 @@ Each class carries the statuses of the three dialects it is answered in: the con
     ManyModelsError                 500
     ├── SettingsError               500   a setting is wrong; the server does not start
     ├── PluginError                 500   a plugin breaks the hook contract; the server does not start
+    ├── TrainingFailed              500   the training job cannot be run; it ends
     ├── RequestError                400   the request is wrong, whatever the model
     │   ├── BadTargetModel          400   missing, leaves the store, too long, control characters
     │   ├── BadInput                400   the body is not what its type says, or the model refuses it
@@ -60,6 +61,12 @@ class SettingsError(ManyModelsError):
 
 class PluginError(ManyModelsError):
     """A plugin breaks the hook contract."""
+
+    aws = (500, "InternalFailure")
+
+
+class TrainingFailed(ManyModelsError):
+    """The job's configuration, data or script cannot be trained with."""
 
     aws = (500, "InternalFailure")
 

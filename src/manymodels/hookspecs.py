@@ -9,12 +9,14 @@ artifact. From then on it calls that plugin's functions alone, plus the wrappers
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import click
 
     from .artifact import Artifact
@@ -138,6 +140,23 @@ def warm_up_imports() -> Sequence[str]:  # type: ignore[empty-body]
     at import is imported in each worker instead.
 
     :returns: importable module names, in order.
+    """
+
+
+@hookspec(firstresult=True)
+def train(channels: Mapping[str, Path], hyperparameters: Mapping[str, str], model_dir: Path) -> None:
+    """Train a model from files, in ``manymodels train`` without a script of the user's.
+
+    One plugin is asked: the only one that has this hook, or the one that the hyperparameter
+    `manymodels_plugin` names. It may be stopped at any moment, so a file gets its name in
+    `model_dir` only when it is whole. Tell of progress by ``logging``.
+
+    :param channels: the folder of each input channel (``train``, ``test`` ...) by name.
+    :param hyperparameters: the user's, as text (``"200"``); those SageMaker adds are left out.
+        Refuse a name that is not known: it is misspelt.
+    :param model_dir: an existing folder; what is in it afterwards has to be what ``load`` takes.
+    :raises manymodels.errors.TrainingFailed: with a sentence for the user. Any other exception
+        becomes one, with its traceback.
     """
 
 

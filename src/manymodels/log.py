@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
 from typing import Any
-
-import orjson
 
 #: Opens a line of a worker's error stream that is a log record and not something a script printed.
 RECORD_MARK = "\x1e"
@@ -17,6 +16,11 @@ _PLAIN = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskN
 
 def _extra(record: logging.LogRecord) -> dict[str, Any]:
     return {key: value for key, value in record.__dict__.items() if key not in _PLAIN}
+
+
+def _dumps(value: Any) -> str:
+    # The standard library's: it takes what a log may hold, such as names of files that are not UTF-8.
+    return json.dumps(value, default=str, ensure_ascii=False)
 
 
 class TextFormatter(logging.Formatter):
@@ -44,7 +48,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
-        return orjson.dumps(fields, default=str).decode()
+        return _dumps(fields)
 
 
 class WorkerFormatter(logging.Formatter):
@@ -55,7 +59,7 @@ class WorkerFormatter(logging.Formatter):
         text = record.getMessage()
         if record.exc_info:
             text = f"{text}\n{self.formatException(record.exc_info)}"
-        return RECORD_MARK + orjson.dumps([record.levelno, record.name, text], default=str).decode()
+        return RECORD_MARK + _dumps([record.levelno, record.name, text])
 
 
 def configure(level: str, form: str) -> None:

@@ -20,7 +20,7 @@ from .plugins import Binding, Plugins
 logger = logging.getLogger(__name__)
 
 #: Content type, status and headers of an answer.
-_head = msgspec.json.Decoder(tuple[str, int, dict[str, str]])
+_head = msgspec.msgpack.Decoder(tuple[str, int, dict[str, str]])
 
 
 @dataclass
@@ -143,8 +143,8 @@ class Model:
         context = call.context
         body, content_type = self._hooks.output_fn(call.prediction, self._model, context.accept, context)
         content_type = context.response_content_type or content_type
-        # Through JSON and back: what a plugin set may be of any type, or text that cannot be sent.
-        head = msgspec.json.encode((content_type, context.response_status, context.response_headers))
+        # There and back: what a plugin set may be of any type, or text that cannot be sent.
+        head = msgspec.msgpack.encode((content_type, context.response_status, context.response_headers))
         content_type, status, headers = _head.decode(head)
         return Answer(
             body=body.encode() if isinstance(body, str) else bytes(body),

@@ -239,10 +239,10 @@ class Plugins:
                 f"({type(error).__name__}: {error}); the server's log shows which"
             ) from error
         if len(claims) > 1:
-            raise NoPlugin(
-                f"{artifact.name!r} is claimed by the plugins {' and '.join(claims)}; "
-                f'settle it with a {MANIFEST} in the artifact: {{"framework": "{claims[0]}"}}'
-            )
+            remedy = f'settle it with a {MANIFEST} in the artifact: {{"framework": "{claims[0]}"}}'
+            if hook == "claim_code":
+                remedy = f"leave one out with --block-plugins {claims[0]}"
+            raise NoPlugin(f"{artifact.name!r} is claimed by the plugins {' and '.join(claims)}; {remedy}")
         return claims[0] if claims else None
 
     def _missing(self, name: str) -> str:

@@ -14,6 +14,7 @@ from .client import invoke, models
 from .local import check, package
 from .serve import serve
 from .show import plugins, settings
+from .train import train
 
 __all__ = ["cli", "main"]
 
@@ -66,7 +67,7 @@ def cli() -> None:
     """Serve thousands of small models, each named by TargetModel and loaded on demand."""
 
 
-for _command in (check, invoke, models, package, plugins, serve, settings):
+for _command in (check, invoke, models, package, plugins, serve, settings, train):
     cli.add_command(_command)
 
 

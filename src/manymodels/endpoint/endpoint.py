@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import logging
 import time
@@ -37,6 +38,10 @@ FORGET_FIRST = 1.0
 FORGET_MOST = 60.0
 #: Failed loads remembered; beyond, the oldest are forgotten.
 FAILURES = 10_000
+#: Times an artifact that is replaced while it is read is tried, before its client is told to ask again.
+REPLACED = 3
+#: Seconds a load waits for one of the loaded models to be out of use.
+ROOM_WAIT = 3.0
 #: Fetches, and looks at the store, at a time.
 THREADS = 32
 #: Artifacts looked at when the server starts, to learn which frameworks the store needs: how many
@@ -93,6 +98,8 @@ class Endpoint:
         #: Models being unloaded; set once they are.
         self._leaving: dict[str, asyncio.Event] = {}
         self._failures: OrderedDict[str, _Failure] = OrderedDict()
+        #: Set when there may be room, or a model to evict, for a load that waits for it.
+        self._room = asyncio.Event()
         # The loop's own pool is too small for many slow stores, and is the server's for other things.
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
 
@@ -110,8 +117,8 @@ class Endpoint:
             try:
                 found = self._store.find(target_model)
                 if found.size > SAMPLE_SIZE:
-                    continue
-                _, binding = self._open(found)
+                    return None  # a framework imported in each worker instead takes more memory than all do here
+                _, _, binding = self._open(found)
             except ManyModelsError as error:
                 logger.warning("cannot be served: %s", error, extra={"model": target_model})
                 continue
@@ -146,9 +153,8 @@ class Endpoint:
             return await self._invoke(target_model, resident, invocation, timeout)
         start = time.monotonic()
         timings = await self._ready(target_model, start + timeout)
-        resident = self._residents.get(target_model)
-        if resident is None:
-            raise ModelNotReady(f"{target_model!r} was loaded and had to make room for others at once; try again")
+        while (resident := self._residents.get(target_model)) is None:  # it had to make room for others at once
+            timings = await self._ready(target_model, start + timeout)
         answer = await self._invoke(target_model, resident, invocation, max(start + timeout - time.monotonic(), 0.001))
         answer.timings["fetch"] = timings.fetch
         answer.timings["load"] = timings.load
@@ -161,8 +167,10 @@ class Endpoint:
             return await self._server.invoke(name, invocation, timeout)
         finally:
             resident.in_use -= 1
-            if resident.in_use == 0 and resident.idle is not None:
-                resident.idle.set()
+            if resident.in_use == 0:
+                self._room.set()
+                if resident.idle is not None:
+                    resident.idle.set()
 
     async def _ready(self, target_model: str, deadline: float) -> _Timings:
         """Wait until the model is loaded; whoever asks meanwhile waits for the same load."""
@@ -170,7 +178,7 @@ class Endpoint:
         if flight is None:
             flight = asyncio.create_task(self._refresh(target_model))
             self._flights[target_model] = flight
-            flight.add_done_callback(lambda _: self._flights.pop(target_model, None))
+            flight.add_done_callback(lambda _: self._landed(target_model))
         done, _ = await asyncio.wait([flight], timeout=deadline - time.monotonic())
         if not done:
             raise ModelNotReady(f"{target_model!r} is still being loaded; try again")
@@ -180,6 +188,10 @@ class Endpoint:
         if isinstance(error, ManyModelsError):
             raise error.again()
         return flight.result()
+
+    def _landed(self, target_model: str) -> None:
+        self._flights.pop(target_model, None)
+        self._room.set()
 
     # -- Loading --
 
@@ -221,7 +233,7 @@ class Endpoint:
     async def _load(self, found: Found, timings: _Timings) -> None:
         name = found.target_model
         start = time.monotonic()
-        path, binding = await self._in_thread(lambda: self._open(found))
+        found, path, binding = await self._in_thread(functools.partial(self._open, found))
         timings.fetch = time.monotonic() - start
         while True:
             try:
@@ -244,9 +256,16 @@ class Endpoint:
             },
         )
 
-    def _open(self, found: Found) -> tuple[Path, Binding]:
-        path = self._store.open(found)
-        return path, self._plugins.bind(Artifact(path, found.target_model), self._model_settings)
+    def _open(self, found: Found, tries: int = REPLACED) -> tuple[Found, Path, Binding]:
+        """Return the artifact's files and its plugin; one that is replaced meanwhile is found again."""
+        try:
+            path = self._store.open(found)
+            return found, path, self._plugins.bind(Artifact(path, found.target_model), self._model_settings)
+        except LoadFailed:
+            newer = self._store.find(found.target_model)
+            if newer.version == found.version or tries == 1:
+                raise
+        return self._open(newer, tries - 1)
 
     def _remember(self, target_model: str, version: str, error: ManyModelsError) -> None:
         old = self._failures.pop(target_model, None)
@@ -259,13 +278,20 @@ class Endpoint:
     # -- Making room --
 
     async def _make_room(self, error: OutOfMemory) -> bool:
-        """Evict the least recently used model that is not in use; False if there is none."""
-        victim = next((name for name, resident in self._residents.items() if resident.in_use == 0), None)
-        if victim is not None:
-            await self._evict(victim, "to make room")
-            return True
-        logger.warning("%s, and all loaded models are in use", error)
-        return False
+        """Evict the least recently used model that is not in use; False if there is none for a while."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + ROOM_WAIT
+        while True:
+            victim = next((name for name, resident in self._residents.items() if resident.in_use == 0), None)
+            if victim is not None:
+                await self._evict(victim, "to make room")
+                return True
+            self._room.clear()
+            try:
+                await asyncio.wait_for(self._room.wait(), until - loop.time())
+            except asyncio.TimeoutError:
+                logger.warning("%s, and all loaded models are in use", error)
+                return False
 
     async def _evict(self, name: str, reason: str) -> None:
         """Unload a model once its last invocation has ended."""

@@ -246,7 +246,7 @@ def _page(names: Iterator[str], query: bytes) -> tuple[list[str], str | None]:
         raise RequestError(f"limit is a number from 1 to {PAGE}, not {limit!r}")
     token = values.get("next_page_token", [""])[-1]
     try:
-        after = base64.urlsafe_b64decode(token.encode()).decode()
+        after = base64.b64decode(token, altchars="-_", validate=True).decode()
     except (binascii.Error, ValueError) as error:
         raise RequestError(f"next_page_token {token!r} is none that this server gave out") from error
     rest = itertools.dropwhile(lambda name: _key(name) <= _key(after), names) if token else names

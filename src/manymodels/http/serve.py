@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from .connection import Connection
 
 #: Seconds that running requests have after SIGTERM; SageMaker sends SIGKILL after 30.
 GRACE = 20
+#: Open files, connections among them, that are allowed at a time where the system lets us.
+FILES = 32768
 
 
 def serve(role: Role, settings: Settings, host: str, ready: Callable[[int], None]) -> None:
@@ -25,6 +28,7 @@ def serve(role: Role, settings: Settings, host: str, ready: Callable[[int], None
     :param ready: called with the port once requests are taken.
     :raises SettingsError: if the port is taken.
     """
+    _allow_connections()
     sock = _listen(host, settings.port)
     with sock:
         config = uvicorn.Config(
@@ -54,6 +58,14 @@ async def _serve(role: Role, config: uvicorn.Config, sock: socket.socket, ready:
         await uvicorn.Server(config).serve(sockets=[sock])
     finally:
         await role.stop()
+
+
+def _allow_connections() -> None:
+    """Raise the limit of open files: systems start programs with 1024, and each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -174,10 +174,13 @@ class ZygoteLauncher:
         self._ready = loop.create_future()
         loop.add_reader(ours, self._read)
         try:
-            await asyncio.wait_for(asyncio.shield(self._ready), START_TIMEOUT)
-        except asyncio.TimeoutError as error:
-            self._process.kill()
-            raise PluginError(f"importing the plugins' frameworks took longer than {START_TIMEOUT:.0f} s") from error
+            await asyncio.wait([self._ready], timeout=START_TIMEOUT)
+            if self._ready.done():
+                return self._ready.result()
+        finally:
+            self._ready.cancel()  # from here on nobody waits for it
+        self._process.kill()
+        raise PluginError(f"importing the plugins' frameworks took longer than {START_TIMEOUT:.0f} s")
 
     def _read(self) -> None:
         assert self._control is not None

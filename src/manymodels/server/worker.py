@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import os
 import resource
@@ -110,9 +111,9 @@ class Worker:
                 return Answered(job.job, [outcome(result) for result in model.invoke(job.invocations)])
             if isinstance(job, Load):
                 return self._load(job)
-            model = self._models.pop(job.model, None)
-            if model is not None:
-                self._unload(model)
+            if job.model in self._models:
+                self._unload(self._models.pop(job.model))
+                _reclaim()
             return Unloaded(job.job)
         except ManyModelsError as error:
             return Failed(job.job, Failure.of(error))
@@ -139,6 +140,18 @@ class Worker:
         except Exception:
             # The model is gone from here either way; its plugin's author reads why in the log.
             logger.exception("unloading %r failed", model.context.target_model)
+
+
+def _reclaim() -> None:
+    """Return an unloaded model's memory to the system.
+
+    A script's functions and their module refer to each other, which only the collector resolves;
+    and glibc keeps freed memory for itself once it has seen large blocks come and go.
+    """
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def set_up_process(front: int) -> None:

@@ -80,10 +80,11 @@ class WorkerLog(asyncio.Protocol):
         if line.startswith(_MARK):
             try:
                 level, name, text = _decode(line[1:])
-            except msgspec.DecodeError:  # cut off at LINE, or printed by a script
+            except (msgspec.DecodeError, UnicodeDecodeError):  # cut off at LINE, or printed by a script
                 pass
             else:
-                self._emit(level, name, text)
+                # Within the levels there are: a logger remembers each it was asked about.
+                self._emit(min(max(level, logging.DEBUG), logging.CRITICAL), name, text)
                 return
         self._emit(logging.INFO, logger.name, line.decode(errors="replace"))
 

@@ -36,8 +36,13 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between looks at deadlines and at jobs that hold up others.
 TICK = 0.05
+#: Workers that models have for themselves, for each shared one; each is a process.
+OWN_PER_WORKER = 4
 #: Seconds an extra worker is kept without work.
 EXTRA_IDLE = 10.0
+#: Bytes a worker may allocate beyond the budget: libraries imported late, and what a load or a
+#: prediction needs for a moment. A model within the budget must not meet the limit for runaways.
+HEADROOM = 128 << 20
 #: Seconds to wait before a worker that could not be started is tried again.
 RETRY = 0.5
 #: Seconds a worker has to end by itself when the server stops.
@@ -69,7 +74,7 @@ class WorkerPool:
         config = WorkerConfig(
             blocked=tuple(self._settings.block_plugins),
             modules=tuple(self._plugins.warm_up_imports(frameworks)),
-            memory=self._budget,
+            memory=self._budget + HEADROOM,
             settings=self._settings.model_settings(),
         )
         self._launcher = create_launcher(self._settings.start_method, config)
@@ -277,8 +282,9 @@ class WorkerPool:
                 self._slot_for(call.resident).submit(call)
 
     def _isolate(self, resident: Resident) -> None:
-        """Give a model a worker of its own."""
-        if resident.own is not None:
+        """Give a model a worker of its own, if there are not too many such yet."""
+        owners = sum(other.own is not None for other in self._residents.values())
+        if resident.own is not None or owners >= OWN_PER_WORKER * self._settings.workers:
             return
         logger.warning("gets a worker of its own", extra={"model": resident.name})
         calls = [call for slot in self._slots() for call in slot.drop(resident)]
@@ -318,7 +324,7 @@ class WorkerPool:
     async def _recover(self, slot: Slot) -> None:
         assert slot.process is not None
         self._launcher.kill(slot.process)  # it may only have closed its connection
-        code = await slot.process.exited
+        code = await asyncio.shield(slot.process.exited)  # others wait for it too
         running, rest = slot.reset()
         reason = slot.ending or _describe_exit(code)
         # A worker of its own that goes with its model did nothing wrong.

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from manymodels import hookimpl
 
-from . import _claim, _input, _model, _predict
+from . import _claim, _input, _model, _predict, _train
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from manymodels import Artifact, Batch, Context
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "batch", "claim", "input_fn", "load", "output_fn", "predict_fn", "warm_up_imports"]
+__all__ = ["__version__", "batch", "claim", "input_fn", "load", "output_fn", "predict_fn", "train", "warm_up_imports"]
 
 
 @hookimpl
@@ -53,6 +56,12 @@ def output_fn(prediction: Any, accept: str) -> Any:
 def batch() -> Batch:
     """Join by rows: scikit-learn's ``predict`` answers each row by itself."""
     return _predict.FormBatch()
+
+
+@hookimpl
+def train(channels: Mapping[str, Path], hyperparameters: Mapping[str, str], model_dir: Path) -> None:
+    """Train a GradientBoostingClassifier on the CSV files of the channel ``train``."""
+    _train.train(channels, hyperparameters, model_dir)
 
 
 @hookimpl
