@@ -54,9 +54,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server of that store with the default settings and two workers."""
+    """A server of that store with the default settings and two workers; tests of processes want none beside theirs."""
     with serve(tmp_path_factory.mktemp("server"), store, "--workers", "2") as running:
         yield running
 

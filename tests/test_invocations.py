@@ -184,8 +184,9 @@ def test_the_operator_chooses_where_the_client_does_not(store: Path, tmp_path: P
 
 def test_says_where_the_time_went(server: Server, store: Path) -> None:
     constant(store / "timed" / "model.joblib", 1.0)
-    assert timings(server.invoke("timed", [FLOWER])) == {"queue", "predict", "fetch", "load"}
-    assert timings(server.invoke("timed", [FLOWER])) >= {"queue", "predict"}
+    assert timings(server.invoke("timed", [FLOWER])) == {"queue", "predict", "fetch", "load", "total"}
+    assert timings(server.invoke("timed", [FLOWER])) >= {"queue", "predict", "total"}
+    assert timings(server.client.get("/ping")) == {"total"}
 
 
 @pytest.mark.parametrize(

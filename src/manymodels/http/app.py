@@ -76,14 +76,15 @@ class Resource:
             logger.debug("the client went away", extra={"request_id": request.id})
             return
         except ManyModelsError as error:
-            reply = self._failed(error, request, start)
+            reply = self._failed(error, request)
         except Exception:
             logger.exception("a request failed", extra={"request_id": request.id})
-            reply = self._failed(PredictionFailed("internal error; the server's log has more"), request, start)
+            reply = self._failed(PredictionFailed("internal error; the server's log has more"), request)
         reply.add(sagemaker.REQUEST_ID, request.id)
+        reply.add("server-timing", timing({"total": time.perf_counter() - start}))
         await reply.send(send)
 
-    def _failed(self, error: ManyModelsError, request: Request, start: float) -> Reply:
+    def _failed(self, error: ManyModelsError, request: Request) -> Reply:
         reply = self._error(error, request)
         if isinstance(error, NoMethod):
             reply.add("allow", ", ".join(self._handlers))
@@ -94,7 +95,7 @@ class Resource:
             error,
             extra={"status": reply.status, "model": _name(request), "request_id": request.id},
         )
-        return reply.add("server-timing", timing({"total": time.perf_counter() - start}))
+        return reply
 
 
 def _name(request: Request) -> str:

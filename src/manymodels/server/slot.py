@@ -375,7 +375,7 @@ def _expire(call: Call, state: str) -> None:
     if not call.future.done():
         seconds = call.deadline - call.asked
         call.future.set_exception(
-            InvocationTimeout(f"{call.resident.name!r} did not answer within {seconds:g} s: the invocation {state}")
+            InvocationTimeout(f"{call.resident.name!r} did not answer within {seconds:.3g} s: the invocation {state}")
         )
 
 

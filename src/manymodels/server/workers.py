@@ -45,6 +45,8 @@ EXTRA_IDLE = 10.0
 HEADROOM = 128 << 20
 #: Seconds to wait before a worker that could not be started is tried again.
 RETRY = 0.5
+#: Seconds a worker that closed its connection has to end by itself.
+EXIT_WAIT = 1.0
 #: Seconds a worker has to end by itself when the server stops.
 STOP_TIMEOUT = 10.0
 
@@ -323,12 +325,17 @@ class WorkerPool:
 
     async def _recover(self, slot: Slot) -> None:
         assert slot.process is not None
-        self._launcher.kill(slot.process)  # it may only have closed its connection
-        code = await asyncio.shield(slot.process.exited)  # others wait for it too
+        exited = slot.process.exited
+        # A worker of its own that goes with its model did nothing wrong.
+        blamed = slot.ending is not None or self._wanted(slot)
+        if blamed and slot.ending is None:
+            await asyncio.wait([exited], timeout=EXIT_WAIT)
+        if not exited.done():
+            self._end(slot, "closed its connection and was ended")
+        code = await asyncio.shield(exited)  # others wait for it too
         running, rest = slot.reset()
         reason = slot.ending or _describe_exit(code)
-        # A worker of its own that goes with its model did nothing wrong.
-        if running is not None and (slot.ending or self._wanted(slot)):
+        if running is not None and blamed:
             self._blame(running, reason, by_kernel=code == -signal.SIGKILL and slot.ending is None)
         for job in rest:
             self._replace(job)
