@@ -292,7 +292,7 @@ def test_a_model_stopped_early_predicts_with_its_best_rounds_and_says_so(tmp_pat
         xgboost.XGBClassifier(n_estimators=3, booster="gblinear").fit(X, BINARY),
         xgboost.XGBClassifier(n_estimators=3, missing=float(X[0, 0])).fit(X, BINARY),
         xgboost.XGBClassifier(n_estimators=3, booster="dart", rate_drop=0.5).fit(X, BINARY),
-        xgboost.XGBRFClassifier(n_estimators=3).fit(X, BINARY),
+        xgboost.XGBClassifier(n_estimators=1, num_parallel_tree=3).fit(X, BINARY),
         xgboost.XGBRegressor(n_estimators=3).fit(X, X[:, 0]),
         xgboost.XGBRegressor(n_estimators=3).fit(X, X[:, :2]),
         xgboost.XGBRanker(n_estimators=3).fit(X, BINARY, group=[60, 60]),
