@@ -7,7 +7,8 @@ PORT ?= 8080
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PLUGINS := $(patsubst %/setup.cfg,%,$(wildcard plugins/*/setup.cfg))
-METADATA := setup.cfg pyproject.toml $(foreach plugin,$(PLUGINS),$(plugin)/setup.cfg $(plugin)/pyproject.toml)
+HANDLERS := $(patsubst %/setup.cfg,%,$(wildcard handlers/*/setup.cfg))
+METADATA := setup.cfg pyproject.toml $(foreach part,$(PLUGINS) $(HANDLERS),$(part)/setup.cfg $(part)/pyproject.toml)
 # Versions of Python besides $(PYTHON) that `make test-all` runs tests on, where they are there: those
 # in which what differs between versions would show.
 VERSIONS ?= 3.10 3.11 3.12 3.13
@@ -27,7 +28,7 @@ $(STAMP): $(METADATA)
 	@echo "installing into $(VENV) (a minute or two the first time) ..."
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		-e '.[test]' $(foreach plugin,$(PLUGINS),-e ./$(plugin))
+		-e '.[test]' $(foreach plugin,$(PLUGINS),-e ./$(plugin)) $(foreach handler,$(HANDLERS),-e './$(handler)[java]')
 	@touch $@
 
 samples: install ## train the sample models that are missing from model_store/
@@ -41,7 +42,8 @@ docs: install ## write the reference pages of docs/ from the code
 
 lint: install ## check format, style, types and imports
 	@echo "ruff ..." && $(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@echo "mypy ..." && $(BIN)/mypy src plugins model_store docs benchmarks && $(BIN)/mypy tests
+	@echo "mypy ..." && $(BIN)/mypy src plugins handlers/*/src model_store docs benchmarks docker \
+		&& $(BIN)/mypy tests && $(BIN)/mypy handlers/*/tests
 	@echo "lint-imports ..." && $(BIN)/lint-imports
 
 pytest: install ## run the tests, or those in TESTS

@@ -144,7 +144,7 @@ def test_serve_says_what_where_and_how_to_ask(tmp_path: Path, model: Path) -> No
     _, log = process.communicate(timeout=30)
     assert process.returncode == 0
     assert [line.split("info", 1)[1].strip() for line in log.splitlines() if "worker" in line or "stop" in line] == [
-        "starting 1 worker ...",
+        "starting the model server 'workers' ...",
         "stopped",
     ]
     assert list(temp.iterdir()) == []  # the cache is gone
@@ -195,7 +195,7 @@ def test_store_missing() -> None:
 
 def test_unknown_backend_names_those_there(tmp_path: Path) -> None:
     assert fail("serve", tmp_path, "--backend", "mss", code=2) == (
-        "Error: backend is 'mss' (from --backend), which is not installed; choose one of workers"
+        "Error: backend is 'mss' (from --backend), which is not installed; choose one of mms, workers"
     )
     assert "from MANYMODELS_BACKEND" in fail("serve", tmp_path, code=2, env={"MANYMODELS_BACKEND": "mss"})
 

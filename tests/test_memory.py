@@ -7,8 +7,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from manymodels.errors import OutOfMemory
 from manymodels.server import memory
-from manymodels.server.memory import Estimator, default_budget, total
+from manymodels.server.memory import Estimator, check_room, default_budget, total
 
 
 def test_the_budget_is_a_part_of_what_there_is() -> None:
@@ -64,3 +65,14 @@ def test_small_artifacts_teach_nothing() -> None:
     assert estimator.estimate("toy", 1000) == 1500
     estimator.learn("toy", 0, 1 << 20)  # nor do empty ones divide by zero
     assert estimator.estimate("toy", 0) == 0
+
+
+def test_a_model_that_fits_is_let_in() -> None:
+    check_room("m", estimate=10, used=90, budget=100)
+
+
+@pytest.mark.parametrize(("estimate", "helps"), [(11, True), (100, True), (101, False)])
+def test_a_model_that_does_not_fit_is_refused(estimate: int, helps: bool) -> None:
+    with pytest.raises(OutOfMemory, match="there is no room for 'm'") as caught:
+        check_room("m", estimate, used=90, budget=100)
+    assert caught.value.eviction_helps is helps

@@ -16,6 +16,7 @@ import manymodels
 
 ROOT = Path(__file__).resolve().parent.parent
 PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/setup.cfg"))
+HANDLERS = sorted(path.parent for path in ROOT.glob("handlers/*/setup.cfg"))
 #: What a framework is known by; none may be needed to install the core.
 FRAMEWORKS = ("scikit-learn", "sklearn", "xgboost", "joblib", "pandas", "scipy", "torch", "sagemaker", "mms")
 
@@ -27,7 +28,8 @@ def config(folder: Path) -> configparser.ConfigParser:
 
 
 each_plugin = pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: folder.name)
-each_distribution = pytest.mark.parametrize("folder", [ROOT, *PLUGINS], ids=lambda folder: folder.name)
+each_part = pytest.mark.parametrize("folder", [*PLUGINS, *HANDLERS], ids=lambda folder: folder.name)
+each_distribution = pytest.mark.parametrize("folder", [ROOT, *PLUGINS, *HANDLERS], ids=lambda folder: folder.name)
 
 
 def test_plugins_are_found() -> None:
@@ -60,8 +62,8 @@ def test_metadata(folder: Path) -> None:
     assert (folder / "README.md").stat().st_size > 0
 
 
-@each_plugin
-def test_plugin_is_laid_out_like_the_others(folder: Path) -> None:
+@each_part
+def test_part_is_laid_out_like_the_others(folder: Path) -> None:
     # A [project] table would make pip ignore setup.cfg.
     tables = re.findall(r"^\[(.*)\]$", (folder / "pyproject.toml").read_text(), re.MULTILINE)
     assert tables == ["build-system"]
@@ -135,7 +137,7 @@ def test_every_module_of_the_core_has_a_layer() -> None:
 
 
 def test_files_are_small() -> None:
-    sources = [*ROOT.glob("src/**/*.py"), *ROOT.glob("plugins/*/src/**/*.py"), *ROOT.glob("docs/*.py")]
+    sources = [*ROOT.glob("src/**/*.py"), *ROOT.glob("[ph]*/*/src/**/*.py"), *ROOT.glob("docs/*.py")]
     assert len(sources) > 50
     assert {str(path): lines for path in sources if (lines := len(path.read_text().splitlines())) > 500} == {}
 

@@ -33,6 +33,22 @@ LOAD_TIMEOUT: Final = 360.0
 #: The variant name that AWS's own examples use.
 VARIANT: Final = "AllTraffic"
 
-#: Where SageMaker puts a single model's files, below SAGEMAKER_BASE_DIR.
+#: SageMaker's folder in a container; SAGEMAKER_BASE_DIR moves it.
 BASE_DIR: Final = "/opt/ml"
+#: Where a single model's files are, below it.
 MODEL_DIR: Final = "model"
+#: Where a multi-model container's models are; ours is a model store there when SageMaker does not say what to load.
+MODELS_DIR: Final = "models"
+
+#: Variables that AWS's scikit-learn and XGBoost containers read and this one does not, each with what to do instead.
+UNSUPPORTED: Final = {
+    "SAGEMAKER_INFERENCE_OUTPUT": 'set "output" in the settings of the artifact\'s manymodels.json',
+    "SAGEMAKER_INFERENCE_ENSEMBLE": "pack one model file into an artifact",
+    "SAGEMAKER_BATCH": "answers are laid out as for single requests",
+    "SAGEMAKER_MAX_PAYLOAD_IN_MB": "set MANYMODELS_MAX_BODY, in bytes or as 100MiB",
+    "SAGEMAKER_MAX_REQUEST_SIZE": "set MANYMODELS_MAX_BODY",
+    "SAGEMAKER_MODEL_SERVER_TIMEOUT": "set SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS, in seconds",
+    "SAGEMAKER_NUM_MODEL_WORKERS": "set SAGEMAKER_MODEL_SERVER_WORKERS with the backend mms",
+    "SAGEMAKER_STARTUP_TIMEOUT": "nothing waits that long",
+    "CA_REPOSITORY_ARN": "no packages are installed at start; build them into the image",
+}

@@ -216,6 +216,11 @@ def source(name: str, flags: dict[str, Any]) -> str:
     return "default"
 
 
+def unsupported() -> dict[str, str]:
+    """Return SageMaker's variables that are set and not read, each with what to do instead."""
+    return {name: remedy for name, remedy in sagemaker.UNSUPPORTED.items() if name in os.environ}
+
+
 def variables(name: str) -> list[str]:
     """Return the environment variables of a setting, the first that is set wins."""
     alias = Settings.model_fields[name].validation_alias

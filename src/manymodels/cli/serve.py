@@ -17,8 +17,8 @@ from .. import http, log
 from ..endpoint import Container, Endpoint, Role, SingleModel
 from ..errors import ManyModelsError
 from ..plugins import Plugins
-from ..sagemaker import MODEL_DIR
-from ..settings import load
+from ..sagemaker import MODEL_DIR, MODELS_DIR
+from ..settings import Settings, load, unsupported
 from ..store import Store
 from .options import settings_options
 from .parts import create_server, open_store
@@ -42,26 +42,32 @@ def serve(store: Path | None, **flags: Any) -> None:
     """Serve the model store in the folder STORE.
 
     Its artifacts are .tar.gz archives, model folders and model files. Without STORE, be a SageMaker
-    container: a multi-model one if SAGEMAKER_MULTI_MODEL is true, otherwise one for the single model in /opt/ml/model.
+    container: a multi-model one if SAGEMAKER_MULTI_MODEL is true, otherwise one for the single model in /opt/ml/model,
+    or where that is missing one that serves the store in /opt/ml/models.
     """
     # Until http.serve has its own handlers: end as Ctrl-C does, so that the temporary cache is removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     settings = load(**flags)
     log.configure(settings.log_level, settings.log_format)
+    host = settings.host or ("127.0.0.1" if store is not None else "0.0.0.0")  # noqa: S104
+    if store is None:
+        for name, remedy in unsupported().items():
+            logger.warning("%s is not supported: %s", name, remedy)
+        store = _mounted(settings)
+    if store is not None:
+        settings = settings.model_copy(update={"multi_model": True})
     plugins = Plugins.installed(settings.block_plugins)
     server = create_server(settings, flags)
     with ExitStack() as stack:
         role: Role
         if store is None:
             role = (Container if settings.multi_model else SingleModel)(server, plugins, settings)
-            host = settings.host or "0.0.0.0"  # noqa: S104 - SageMaker asks from outside the container
             what = "models named by POST /models" if settings.multi_model else str(settings.base_dir / MODEL_DIR)
             example = ""
         else:
             cache = settings.cache_dir or stack.enter_context(tempfile.TemporaryDirectory(prefix="manymodels-"))
             local = open_store(store, Path(cache), settings, plugins)
             role = Endpoint(local, server, plugins, settings)
-            host = settings.host or "127.0.0.1"
             artifacts = list(itertools.islice(local.list(), COUNTED))
             what = f"{_count(artifacts)} in {store}"
             example = _example(local, artifacts)
@@ -73,9 +79,16 @@ def serve(store: Path | None, **flags: Any) -> None:
             if example:
                 click.echo(f"try: curl {address}/invocations {example}")
 
-        logger.info("starting %d worker%s ...", settings.workers, "" if settings.workers == 1 else "s")
+        logger.info("starting the model server %r ...", settings.backend)
         http.serve(role, settings, host, ready)
     logger.info("stopped")
+
+
+def _mounted(settings: Settings) -> Path | None:
+    """Return the store that a container was given, if SageMaker gave it no model."""
+    models = settings.base_dir / MODELS_DIR
+    alone = settings.multi_model or (settings.base_dir / MODEL_DIR).is_dir() or not models.is_dir()
+    return None if alone else models
 
 
 def _count(artifacts: list[str]) -> str:

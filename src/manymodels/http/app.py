@@ -129,6 +129,7 @@ class Application:
             Route("/ping", Resource(container, GET=self.ping)),
             Route("/models", Resource(container, GET=self.list_models, POST=self.load)),
             Route("/models/{model:path}", Resource(container, GET=self.describe, DELETE=self.unload)),
+            Route("/execution-parameters", Resource(container, GET=self.execution_parameters)),
             Route("/artifacts", Resource(container, GET=self.list_artifacts)),
             Route("/{path:path}", Resource(container, **dict.fromkeys(_METHODS, self.no_route))),
         ]
@@ -200,6 +201,15 @@ class Application:
         name = request.parameters["model"]
         await self._role.unload(name)
         return Reply.json(200, {"status": f'Model "{name}" unloaded'}, request.id)
+
+    async def execution_parameters(self, request: Request) -> Reply:
+        """``GET /execution-parameters``: how batch transform may ask, unless its request says otherwise."""
+        content = {
+            "MaxConcurrentTransforms": self._settings.workers,
+            "BatchStrategy": "MULTI_RECORD",
+            "MaxPayloadInMB": self._limit >> 20,
+        }
+        return Reply.json(200, content, request.id)
 
     # -- Beyond SageMaker --
 

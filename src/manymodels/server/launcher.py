@@ -57,7 +57,7 @@ class Launcher(Protocol):
         """End everything that was started."""
 
 
-def _environment(threads: int) -> dict[str, str]:
+def environment(threads: int) -> dict[str, str]:
     """Return the environment of workers.
 
     Each predicts on as many threads as it is told, instead of one for each processor in each
@@ -65,10 +65,10 @@ def _environment(threads: int) -> dict[str, str]:
     """
     count = str(threads)
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-    environment = {**os.environ, **dict.fromkeys(names, count), "PYTHONUNBUFFERED": "1"}
+    variables = {**os.environ, **dict.fromkeys(names, count), "PYTHONUNBUFFERED": "1"}
     # pyarrow, which pandas imports where it is installed, starts a thread for its allocator otherwise.
-    environment.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
-    return environment
+    variables.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
+    return variables
 
 
 def _channel() -> tuple[socket.socket, socket.socket, int, int]:
@@ -101,7 +101,7 @@ class SpawnLauncher:
                     msgspec.json.encode(self._config).decode(),
                     str(os.getpid()),
                     pass_fds=(theirs.fileno(), write),
-                    env=_environment(self._config.settings.threads),
+                    env=environment(self._config.settings.threads),
                     start_new_session=True,
                 )
             except OSError as error:
@@ -166,7 +166,7 @@ class ZygoteLauncher:
             self._process = subprocess.Popen(  # noqa: ASYNC220 - a fork and exec, milliseconds, at start only
                 [sys.executable, "-m", "manymodels.server.zygote", str(theirs.fileno()), config, str(os.getpid())],
                 pass_fds=(theirs.fileno(),),
-                env=_environment(self._config.worker.settings.threads),
+                env=environment(self._config.worker.settings.threads),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is the front's to handle
             )
@@ -275,6 +275,18 @@ class ZygoteLauncher:
         await asyncio.get_running_loop().run_in_executor(None, self._process.wait)
         if self._control is not None:  # which has not been seen to close yet
             self._lost()
+
+
+def describe_exit(code: int | None) -> str:
+    """Say how a process ended; None: it is not known."""
+    if code is None:
+        return "ended"
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"
 
 
 def create_launcher(start_method: str, config: WorkerConfig) -> Launcher:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import psutil
 
+from ..errors import OutOfMemory
+
 #: Share of the container's memory that models may take when the operator names no budget; the
 #: rest is for the server itself, the frameworks, and what predictions need for a moment.
 SHARE = 0.7
@@ -52,6 +54,25 @@ def _limit(file: Path) -> int | None:
     except OSError:  # inside a container the path may be the host's; the root file is there then
         return None
     return int(text) if text.isdigit() and int(text) < _UNLIMITED else None
+
+
+def check_room(name: str, estimate: int, used: int, budget: int) -> None:
+    """Refuse a model that does not fit beside what is loaded; all sizes in bytes.
+
+    :raises OutOfMemory: saying how much is missing, and whether evicting others would help.
+    """
+    if used + estimate <= budget:
+        return
+    error = OutOfMemory(
+        f"there is no room for {name!r}: it needs about {_mib(estimate)}, "
+        f"and {_mib(used)} of {_mib(budget)} are taken; raise --memory"
+    )
+    error.eviction_helps = estimate <= budget
+    raise error
+
+
+def _mib(count: int) -> str:
+    return f"{count / (1 << 20):.1f} MiB"
 
 
 class Estimator:

@@ -188,11 +188,11 @@ def run(connection: socket.socket, log: int, plugins: Plugins, config: WorkerCon
         # If memory is short, the kernel is to end a worker, whose models come back, not the front.
         Path("/proc/self/oom_score_adj").write_text("500")
     if config.memory and sys.platform == "linux":
-        _limit_memory(config.memory)
+        limit_memory(config.memory)
     Worker(connection, plugins, config.settings).serve()
 
 
-def _limit_memory(allowance: int) -> None:
+def limit_memory(allowance: int) -> None:
     """Let allocations beyond the allowance fail with MemoryError, instead of the kernel ending processes."""
     fields = Path("/proc/self/statm").read_text().split()
     data = int(fields[5]) * resource.getpagesize()

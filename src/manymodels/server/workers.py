@@ -26,8 +26,8 @@ from ..plugins import Binding, Plugins
 from ..settings import Settings
 from .base import ModelDescription
 from .conduct import Conduct
-from .launcher import create_launcher
-from .memory import Estimator, default_budget
+from .launcher import create_launcher, describe_exit
+from .memory import Estimator, check_room, default_budget
 from .messages import Load, Loaded, Run, Unload
 from .slot import Call, Job, Resident, Slot
 from .worker import WorkerConfig
@@ -123,7 +123,7 @@ class WorkerPool:
         try:
             size = await asyncio.get_running_loop().run_in_executor(None, lambda: Artifact(path).size)
             estimate = self._estimator.estimate(binding.plugin, size)
-            self._admit(name, estimate)
+            check_room(name, estimate, self.used(), self._budget)
             reserved = estimate
             self._reserved += reserved
             resident.ranking = sorted(self._shared, key=lambda slot: _weight(name, slot.name), reverse=True)
@@ -154,16 +154,6 @@ class WorkerPool:
             if slot.running is resident:
                 self._end(slot, f"was ended because it loaded for more than {seconds:g} s")
         raise LoadFailed(f"{resident.name!r} did not load within {seconds:g} s")
-
-    def _admit(self, name: str, estimate: int) -> None:
-        used = self.used()
-        if used + estimate > self._budget:
-            error = OutOfMemory(
-                f"there is no room for {name!r}: it needs about {_mib(estimate)}, "
-                f"and {_mib(used)} of {_mib(self._budget)} are taken; raise --memory"
-            )
-            error.eviction_helps = estimate <= self._budget
-            raise error
 
     def used(self) -> int:
         """Return the bytes that loaded models take, and those about to be loaded."""
@@ -334,7 +324,7 @@ class WorkerPool:
             self._end(slot, "closed its connection and was ended")
         code = await asyncio.shield(exited)  # others wait for it too
         running, rest = slot.reset()
-        reason = slot.ending or _describe_exit(code)
+        reason = slot.ending or describe_exit(code)
         if running is not None and blamed:
             self._blame(running, reason, by_kernel=code == -signal.SIGKILL and slot.ending is None)
         for job in rest:
@@ -484,16 +474,3 @@ def _unloaded(calls: Iterable[Call]) -> None:
 def _weight(model: str, slot: str) -> bytes:
     """Rendezvous hashing: a model's home stays the same whatever other models come and go."""
     return hashlib.blake2b(f"{slot}\0{model}".encode(errors="surrogatepass"), digest_size=8).digest()
-
-
-def _describe_exit(code: int) -> str:
-    if code >= 0:
-        return f"exited with code {code}"
-    try:
-        return f"was ended by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was ended by signal {-code}"
-
-
-def _mib(count: int) -> str:
-    return f"{count / (1 << 20):.1f} MiB"

@@ -15,6 +15,8 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import msgspec
 
@@ -89,10 +91,12 @@ def threads() -> int:
     return len(os.listdir("/proc/self/task")) if sys.platform == "linux" else 1
 
 
-def import_all(config: ZygoteConfig) -> dict[str, str]:
-    """Import the configured modules; return those left out, each with the reason."""
-    left_out = dict(config.left_out)
-    for module in config.worker.modules:
+def import_all(modules: Sequence[str], left_out: dict[str, str], restart: Callable[[dict[str, str]], NoReturn]) -> None:
+    """Import modules, and add those that cannot be to `left_out`, each with the reason.
+
+    :param restart: starts over in this process without what is left out: threads cannot be taken back.
+    """
+    for module in modules:
         if module in left_out:
             continue
         try:
@@ -102,16 +106,9 @@ def import_all(config: ZygoteConfig) -> dict[str, str]:
         if threads() > 1:
             left_out[module] = _THREADS
             if list(left_out.values()).count(_THREADS) >= _MOST_RESTARTS:
-                rest = config.worker.modules[config.worker.modules.index(module) + 1 :]
+                rest = modules[modules.index(module) + 1 :]
                 left_out |= dict.fromkeys(rest, "comes after too many modules that start threads")
-            _restart(msgspec.structs.replace(config, left_out=left_out))
-    return left_out
-
-
-def _restart(config: ZygoteConfig) -> None:
-    """Start over in this process without the modules that start threads: threads cannot be taken back."""
-    argv = [sys.executable, "-m", "manymodels.server.zygote", sys.argv[1], msgspec.json.encode(config).decode()]
-    os.execv(sys.executable, [*argv, sys.argv[3]])  # noqa: S606 - our own interpreter and module
+            restart(left_out)
 
 
 class Zygote:
@@ -205,7 +202,13 @@ def main(argv: list[str]) -> None:
     set_up_process(int(argv[2]))
     config = msgspec.json.decode(argv[1], type=ZygoteConfig)
     plugins = Plugins.installed(config.worker.blocked)
-    left_out = import_all(config)
+
+    def restart(left_out: dict[str, str]) -> NoReturn:
+        again = msgspec.json.encode(msgspec.structs.replace(config, left_out=left_out)).decode()
+        os.execv(sys.executable, [sys.executable, "-m", "manymodels.server.zygote", argv[0], again, argv[2]])  # noqa: S606
+
+    left_out = dict(config.left_out)
+    import_all(config.worker.modules, left_out, restart)
     gc.collect()
     gc.freeze()  # so that a worker's collector does not write to, and so copy, what it shares
     with socket.socket(fileno=int(argv[0])) as control:

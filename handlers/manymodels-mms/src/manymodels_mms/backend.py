@@ -1,0 +1,452 @@
+"""The model server that is multi-model-server."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from manymodels import Artifact, Plugins
+from manymodels.errors import (
+    LoadFailed,
+    ManyModelsError,
+    ModelAlreadyLoaded,
+    ModelNotFound,
+    OutOfMemory,
+    Overloaded,
+    SettingsError,
+    WorkerDied,
+)
+from manymodels.invocation import Answer, Invocation
+from manymodels.plugins import Binding
+from manymodels.server import ModelDescription
+from manymodels.server.conduct import Conduct
+from manymodels.server.launcher import describe_exit
+from manymodels.server.memory import Estimator, check_room, default_budget
+from manymodels.settings import Settings
+
+from .api import Refused
+from .engine import Engine
+from .messages import Description, Report, decode_answered, encode_invocations
+from .residents import Call, Resident, Run
+from .settings import MmsSettings
+from .settings import load as load_settings
+
+logger = logging.getLogger(__name__)
+
+#: Seconds to wait before multi-model-server, which could not be started, is tried again.
+RETRY = 0.5
+#: Seconds that running invocations have to end when the server stops.
+STOP_TIMEOUT = 10.0
+#: Seconds for multi-model-server to notice that a process ended, and for the zygote to say how.
+NOTICE = 2.0
+#: Bytes a model process takes at least: what a fork writes to, and its launcher.
+PROCESS = 12 << 20
+
+
+class MmsServer:
+    """Has multi-model-server load models, and sends it invocations, joined where they wait."""
+
+    def __init__(self, settings: Settings, mms_settings: MmsSettings) -> None:
+        self._settings = settings
+        self._mms_settings = mms_settings
+        self._plugins = Plugins.installed(settings.block_plugins)
+        self._budget = int(settings.memory) if settings.memory is not None else default_budget()
+        self._residents: dict[str, Resident] = {}
+        self._reserved = 0
+        self._estimator = Estimator()
+        self._conduct = Conduct()
+        self._numbers = itertools.count(1)
+        #: By multi-model-server's names.
+        self._runs: dict[str, tuple[Resident, Run]] = {}
+        self._engine: Engine | None = None
+        #: Set while there is an engine.
+        self._up = asyncio.Event()
+        self._stopping = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- Start and stop --
+
+    async def start(self, frameworks: Sequence[str] | None) -> None:
+        """Start multi-model-server."""
+        self._modules = tuple(self._plugins.warm_up_imports(frameworks))
+        self._take(await self._started())
+
+    async def _started(self) -> Engine:
+        engine = Engine(self._settings, self._mms_settings, self._modules, self._on_exit, self._named)
+        await engine.start()
+        return engine
+
+    def _take(self, engine: Engine) -> None:
+        self._engine = engine
+        self._up.set()
+        self._spawn(self._replace(engine))
+
+    async def _replace(self, engine: Engine) -> None:
+        """Start another engine when one ends; models are loaded again as they are asked for."""
+        reason = await engine.ended
+        if self._stopping:
+            return
+        self._engine = None
+        self._up.clear()
+        logger.error("%s; it is started again", reason)
+        for resident, run in list(self._runs.values()):
+            self._forget(resident, run)
+        await engine.stop()
+        while not self._stopping:
+            try:
+                self._take(await self._started())
+            except (ManyModelsError, OSError) as error:
+                logger.error("multi-model-server cannot be started: %s", error)
+                await asyncio.sleep(RETRY)
+            else:
+                return
+
+    async def stop(self) -> None:
+        """End multi-model-server, once what it has to answer is answered or the time is up."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + STOP_TIMEOUT
+        while (  # noqa: ASYNC110 - at the end only
+            any(resident.waiting for resident in self._residents.values()) and loop.time() < end
+        ):
+            await asyncio.sleep(0.05)
+        self._stopping = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._engine is not None:
+            await self._engine.stop()
+            self._engine = None
+        for resident in self._residents.values():
+            for call in resident.drop():
+                call.fail(_stopped(resident))
+
+    def healthy(self) -> bool:
+        """Say whether multi-model-server is running."""
+        return self._engine is not None and not self._stopping
+
+    # -- Models --
+
+    async def load(self, name: str, path: Path, binding: Binding) -> ModelDescription:
+        """Load a model."""
+        if name in self._residents:
+            raise ModelAlreadyLoaded(f"{name!r} is loaded already")
+        self._conduct.check(name, str(path))
+        resident = self._residents[name] = Resident(name, str(path), binding)
+        reserved = 0
+        try:
+            size = await asyncio.get_running_loop().run_in_executor(None, lambda: Artifact(path).size)
+            estimate = self._estimator.estimate(binding.plugin, size) + PROCESS * self._mms_settings.workers_per_model
+            check_room(name, estimate, self.used(), self._budget)
+            reserved = estimate
+            self._reserved += reserved
+            await self._run_of(resident)
+            self._estimator.learn(binding.plugin, size, max(resident.bytes - PROCESS, 0))
+        except BaseException:
+            await self._remove(resident)
+            raise
+        finally:
+            self._reserved -= reserved
+        resident.loaded = True
+        for note in resident.notes:
+            logger.warning("%s", note, extra={"model": name})
+        return self._description(resident)
+
+    def used(self) -> int:
+        """Return the bytes that loaded models take, and those about to be loaded."""
+        return sum(resident.bytes for resident in self._residents.values()) + self._reserved
+
+    async def _run_of(self, resident: Resident) -> Run:
+        """Return the model's run, after loading it where there is none."""
+        while (run := resident.run) is None:
+            await self._up.wait()
+            async with resident.loading:  # whoever needs it meanwhile waits for the same load
+                if resident.removed:
+                    raise ModelNotFound(f"{resident.name!r} was unloaded")
+                if resident.run is None and self._engine is not None:
+                    self._conduct.check(resident.name, resident.path)
+                    await self._load(resident, self._engine)
+        return run
+
+    async def _load(self, resident: Resident, engine: Engine) -> None:
+        loop = asyncio.get_running_loop()
+        run = Run(engine, f"m{next(self._numbers)}", loop.create_future())
+        self._runs[run.name] = (resident, run)
+        try:
+            run.folder.mkdir()
+            Description(
+                name=resident.name,
+                path=_absolute(resident.path),
+                binding=resident.binding,
+                settings=self._settings.model_settings(),
+                blocked=tuple(self._settings.block_plugins),
+                memory=self._budget,
+                workers=self._mms_settings.workers_per_model,
+            ).write(run.folder)
+            reports = await self._register(resident, run)
+        except ManyModelsError:
+            await self._discard(run, grace=NOTICE if run.ending is None else 0)
+            raise
+        except BaseException:
+            await self._discard(run, grace=0)
+            raise
+        run.pids = tuple(report.pid for report in reports)
+        resident.bytes = await engine.taken(run.name, run.pids)
+        resident.load_seconds = max(report.seconds for report in reports)
+        resident.notes = tuple(reports[0].notes)
+        if run.exited.done():  # it was loaded and ended at once
+            self._conduct.killed(resident.name, resident.path, describe_exit(run.exited.result()))
+            await self._discard(run, grace=0)
+        elif run.name in self._runs:  # otherwise its engine ended
+            resident.run = run
+
+    async def _register(self, resident: Resident, run: Run) -> list[Report]:
+        """Have multi-model-server load a model, and return what its processes report."""
+        asked = asyncio.ensure_future(run.engine.api.register(run.name, self._mms_settings.workers_per_model))
+        try:
+            ends: set[asyncio.Future[Any]] = {run.exited, run.engine.ended}
+            seconds = self._settings.load_timeout
+            await asyncio.wait({asked, *ends}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            ended = any(end.done() for end in ends)
+            if ended:
+                # Not for long: a process that ends early is waited for, by multi-model-server, for a minute.
+                await asyncio.wait({asked}, timeout=NOTICE)
+            elif not asked.done():
+                run.ending = f"was ended because it loaded for more than {seconds:g} s"
+                self._conduct.killed(resident.name, resident.path, run.ending)
+                raise LoadFailed(f"{resident.name!r} did not load within {seconds:g} s")
+            if asked.done() and asked.exception() is None:
+                reports = Report.read_all(run.folder)
+                if reports:
+                    return reports
+        finally:
+            asked.cancel()
+        raise await self._load_error(resident, run, asked)
+
+    async def _load_error(self, resident: Resident, run: Run, asked: asyncio.Future[None]) -> ManyModelsError:
+        """Return why a load failed, which multi-model-server does not say."""
+        for report in Report.read_all(run.folder):
+            if report.failure is not None:
+                return report.failure.error()
+        if run.engine.ended.done():
+            return WorkerDied(f"{run.engine.ended.result()} while it loaded {resident.name!r}")
+        code = await self._exit_code(run)
+        refused = asked.exception() if asked.done() and not asked.cancelled() else None
+        reason = describe_exit(code)
+        logger.error("its process %s while it was loaded (%s)", reason, refused, extra={"model": resident.name})
+        self._conduct.killed(resident.name, resident.path, reason)
+        if code == -signal.SIGKILL or (isinstance(refused, Refused) and refused.status == OutOfMemory.status):
+            error = OutOfMemory(f"memory ran out while loading {resident.name!r}: its process {reason}")
+            error.eviction_helps = True
+            return error
+        return LoadFailed(f"the worker process {reason} while it loaded {resident.name!r}")
+
+    async def unload(self, name: str) -> None:
+        """Unload a model."""
+        resident = self._residents.get(name)
+        if resident is None or not resident.loaded:
+            raise ModelNotFound(f"{name!r} is not loaded")
+        await self._remove(resident)
+
+    async def _remove(self, resident: Resident) -> None:
+        """Forget a model, and wait until its memory is free."""
+        resident.removed = True
+        self._residents.pop(resident.name, None)
+        error = ModelNotFound(f"{resident.name!r} was unloaded")
+        for call in resident.drop():
+            call.fail(error)
+        async with resident.loading:
+            run, resident.run = resident.run, None
+        if run is not None:
+            await self._discard(run, grace=NOTICE)
+
+    def models(self) -> list[ModelDescription]:
+        """Return all loaded models, sorted by name."""
+        return [self._description(self._residents[name]) for name in sorted(self._residents) if self._loaded(name)]
+
+    def describe(self, name: str) -> ModelDescription:
+        """Return one loaded model."""
+        if not self._loaded(name):
+            raise ModelNotFound(f"{name!r} is not loaded")
+        return self._description(self._residents[name])
+
+    def _loaded(self, name: str) -> bool:
+        resident = self._residents.get(name)
+        return resident is not None and resident.loaded
+
+    def _description(self, resident: Resident) -> ModelDescription:
+        return ModelDescription(
+            name=resident.name,
+            path=resident.path,
+            plugin=resident.binding.plugin,
+            framework=resident.binding.framework,
+            bytes=resident.bytes,
+            load_seconds=resident.load_seconds,
+            notes=resident.notes,
+            workers=resident.run.pids if resident.run is not None else (),
+        )
+
+    # -- Invocations --
+
+    async def invoke(self, name: str, invocation: Invocation, timeout: float) -> Answer:
+        """Answer one invocation."""
+        resident = self._residents.get(name)
+        if resident is None or not resident.loaded:
+            raise ModelNotFound(f"{name!r} is not loaded")
+        if resident.waiting >= self._settings.queue_size:
+            raise Overloaded(f"{resident.waiting} invocations of {name!r} are waiting already; try again later")
+        self._conduct.check(name, resident.path)
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        call = Call(invocation, loop.create_future(), now, now + timeout)
+        resident.calls.append(call)
+        resident.waiting += 1
+        if resident.busy < self._mms_settings.workers_per_model:
+            resident.busy += 1
+            self._spawn(self._serve(resident))
+        try:
+            return await asyncio.wait_for(call.future, timeout)
+        except asyncio.TimeoutError:
+            raise call.timeout(name) from None
+        finally:
+            resident.waiting -= 1
+
+    async def _serve(self, resident: Resident) -> None:
+        """Send invocations, joined, until none wait."""
+        try:
+            while calls := resident.take(self._settings.max_batch, int(self._settings.max_body)):
+                try:
+                    await self._exchange(resident, await self._run_of(resident), calls)
+                except ManyModelsError as error:
+                    for call in calls:
+                        call.fail(error)
+                except asyncio.CancelledError:
+                    for call in calls:
+                        call.fail(_stopped(resident))
+                    raise
+        finally:
+            resident.busy -= 1
+
+    async def _exchange(self, resident: Resident, run: Run, calls: list[Call]) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for call in calls:
+            call.began = now
+        body = encode_invocations([call.invocation for call in calls])
+        limit = max(call.deadline for call in calls) - now
+        try:
+            answered = decode_answered(await asyncio.wait_for(run.engine.api.invoke(run.name, body), limit))
+            if len(answered.outcomes) != len(calls):
+                raise msgspec.ValidationError("another number of outcomes than of invocations")
+        except asyncio.TimeoutError:
+            run.ending = "was ended because it ran past the deadline"
+            await self._lost(resident, run)
+        except (Refused, msgspec.DecodeError) as error:
+            logger.debug("multi-model-server: %s", error, extra={"model": resident.name})
+            raise await self._lost(resident, run) from error
+        except (aiohttp.ClientError, OSError) as error:
+            await asyncio.wait({run.engine.ended}, timeout=NOTICE)  # most likely it is this that ended
+            raise await self._lost(resident, run) from error
+        else:
+            for call, outcome in zip(calls, answered.outcomes, strict=True):
+                call.settle(outcome)
+
+    async def _lost(self, resident: Resident, run: Run) -> WorkerDied:
+        """Let go of a run that answers no more, and return the error of those it did not answer."""
+        if resident.run is run:
+            resident.run = None
+        if resident.removed:
+            return WorkerDied(f"{resident.name!r} was unloaded while it answered")
+        if run.engine.ended.done():
+            return WorkerDied(f"{run.engine.ended.result()} while {resident.name!r} answered")
+        reason = run.ending or describe_exit(await self._exit_code(run))
+        logger.error("its process %s", reason, extra={"model": resident.name})
+        self._conduct.killed(resident.name, resident.path, reason)
+        self._spawn(self._discard(run, grace=0))
+        return WorkerDied(f"the worker process of {resident.name!r} {reason} while it answered")
+
+    # -- Processes --
+
+    def _on_exit(self, name: str, code: int) -> None:
+        """Take note of a model process that ended."""
+        found = self._runs.get(name)
+        if found is None:
+            return
+        resident, run = found
+        if not run.exited.done():
+            run.exited.set_result(code)
+        if resident.run is run and not resident.busy:
+            logger.error("its process %s without work to do", describe_exit(code), extra={"model": resident.name})
+            resident.run = None
+            self._spawn(self._discard(run, grace=0))
+
+    def _forget(self, resident: Resident, run: Run) -> None:
+        self._runs.pop(run.name, None)
+        if resident.run is run:
+            resident.run = None
+
+    async def _exit_code(self, run: Run) -> int | None:
+        """Return how a run's process ended; None where nobody says."""
+        if run.engine.zygote is not None:
+            await asyncio.wait({run.exited}, timeout=NOTICE)
+        return run.exited.result() if run.exited.done() else None
+
+    async def _discard(self, run: Run, *, grace: float) -> None:
+        """End a run; its memory is free when this returns.
+
+        :param grace: seconds its processes have to end by themselves.
+        """
+        engine = run.engine
+        if not engine.ended.done():
+            if not grace:
+                await engine.kill(run.name)
+            try:
+                await engine.api.unregister(run.name)
+            except (Refused, aiohttp.ClientError, OSError) as error:
+                logger.debug("multi-model-server: %s", error)
+            await engine.end(run.name, run.exited, grace=grace)
+        self._runs.pop(run.name, None)
+        await asyncio.get_running_loop().run_in_executor(None, lambda: shutil.rmtree(run.folder, ignore_errors=True))
+
+    def _named(self, name: str) -> str | None:
+        found = self._runs.get(name)
+        return found[0].name if found is not None else None
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("keeping multi-model-server failed", exc_info=error)
+
+
+def create(settings: Settings) -> MmsServer:
+    """Return the model server; the entry point of the backend ``mms``.
+
+    :raises SettingsError: if a variable of this package is wrong, or the system is not Linux.
+    """
+    if sys.platform != "linux":
+        raise SettingsError("the backend mms needs Linux; use the backend workers here")
+    return MmsServer(settings, load_settings())
+
+
+def _absolute(path: str) -> str:
+    """Return a path that means the same in a process with another current folder."""
+    return os.path.abspath(path)  # noqa: PTH100 - links stay what they are
+
+
+def _stopped(resident: Resident) -> WorkerDied:
+    return WorkerDied(f"the server stopped before {resident.name!r} answered")

@@ -1,0 +1,106 @@
+"""What the backend holds: models, the runs of their processes, and the invocations that wait for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from manymodels.errors import InvocationTimeout, ManyModelsError
+from manymodels.invocation import Answer, Invocation
+from manymodels.plugins import Binding
+from manymodels.server.messages import Failure
+
+from .engine import Engine
+
+
+@dataclass(eq=False)
+class Call:
+    """One invocation that somebody waits for."""
+
+    invocation: Invocation
+    future: asyncio.Future[Answer]
+    asked: float
+    deadline: float
+    began: float = 0.0
+
+    def settle(self, outcome: Answer | Failure) -> None:
+        """Hand over what the model answered."""
+        if isinstance(outcome, Failure):
+            self.fail(outcome.error())
+        elif not self.future.done():
+            outcome.timings["queue"] = self.began - self.asked
+            self.future.set_result(outcome)
+
+    def fail(self, error: ManyModelsError) -> None:
+        """Hand over an error."""
+        if not self.future.done():
+            self.future.set_exception(error.again())
+
+    def timeout(self, name: str) -> InvocationTimeout:
+        """Return the error of a call that was not answered in time."""
+        seconds = self.deadline - self.asked
+        state = "runs" if self.began else "waits"
+        return InvocationTimeout(f"{name!r} did not answer within {seconds:g} s: the invocation {state}")
+
+
+@dataclass(eq=False)
+class Run:
+    """One life of a model's processes, known to multi-model-server by a name of its own."""
+
+    engine: Engine
+    #: A new one for each life, so that what is late of an earlier one is never taken for it.
+    name: str
+    #: Done when its process ended, with the exit code; only where processes are forks of the zygote.
+    exited: asyncio.Future[int]
+    #: Why it was ended, where we did it.
+    ending: str | None = None
+    pids: tuple[int, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """The folder with its description and reports."""
+        return self.engine.store / self.name
+
+
+@dataclass(eq=False)
+class Resident:
+    """A model that is loaded, or being loaded."""
+
+    name: str
+    path: str
+    binding: Binding
+    loaded: bool = False
+    removed: bool = False
+    #: None after its processes were lost; the next invocation loads it again.
+    run: Run | None = None
+    bytes: int = 0
+    load_seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    calls: deque[Call] = field(default_factory=deque)
+    #: Invocations that somebody waits for.
+    waiting: int = 0
+    #: Exchanges with its processes that go on.
+    busy: int = 0
+    loading: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def take(self, most: int, most_bytes: int) -> list[Call]:
+        """Take the next invocations that go together, leaving out those nobody waits for any more."""
+        taken: list[Call] = []
+        size = 0
+        while self.calls and len(taken) < most:
+            if self.calls[0].future.done():
+                self.calls.popleft()
+                continue
+            size += len(self.calls[0].invocation.body)
+            if taken and size > most_bytes:
+                break
+            taken.append(self.calls.popleft())
+        return taken
+
+    def drop(self) -> Iterator[Call]:
+        """Take all invocations that wait."""
+        while self.calls:
+            yield self.calls.popleft()
