@@ -110,7 +110,7 @@ def raising(error: BaseException) -> Callable[[Any, Context], Any]:
         (OSError("x" * 999), LoadFailed, f"'shop' cannot be loaded by the plugin 'plugin': OSError: {'x' * 300}"),
         (MemoryError(), OutOfMemory, "memory ran out while loading 'shop'"),
         (LoadFailed("version 3 is needed"), LoadFailed, "version 3 is needed"),
-        (BadInput("no"), BadInput, "no"),
+        (BadInput("no"), LoadFailed, "'shop' cannot be loaded by the plugin 'plugin': BadInput: no"),
     ],
 )
 def test_errors_while_loading(tmp_path: Path, raised: BaseException, kind: type[Exception], text: str) -> None:

@@ -284,3 +284,31 @@ async def test_a_model_that_writes_into_its_connection_is_ended(toys: Toys) -> N
         with pytest.raises(WorkerDied):
             await ask(pool, "m", garbage=64)
         assert (await ask(pool, "other"))["model"] == "other"
+
+
+async def test_models_of_a_dead_worker_keep_their_room(toys: Toys) -> None:
+    async with running(workers=1, memory="100MiB") as pool:
+        for name in ("a", "b"):
+            await toys.load(pool, name, kept=20 << 20)
+        used = pool.used()
+        victim = home(pool, "a")
+        os.kill(victim, signal.SIGKILL)
+        await until(lambda: ended(victim) and pool.describe("a").workers == (), "the worker is gone")
+        assert pool.used() == used
+        assert [(await ask(pool, name))["model"] for name in ("a", "b")] == ["a", "b"]
+        assert pool.used() < used + (20 << 20)
+        await pool.unload("a")
+        await pool.unload("b")
+        assert pool.used() == 0
+
+
+async def test_another_content_of_an_artifact_starts_with_a_clean_record(toys: Toys) -> None:
+    async with running(workers=1) as pool:
+        artifact = toys.artifact("m", exit=3)
+        for _ in range(3):
+            with pytest.raises(LoadFailed, match="exited with code 3"):
+                await pool.load("m", artifact, BINDING, "first")
+        with pytest.raises(ModelRefused):
+            await pool.load("m", artifact, BINDING, "first")
+        await pool.load("m", toys.artifact("m"), BINDING, "second")
+        assert (await ask(pool, "m"))["model"] == "m"

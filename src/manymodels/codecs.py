@@ -28,6 +28,7 @@ _TEXT: dict[str, Callable[[bytes], Any]] = {
 }
 _BINARY: dict[str, Callable[[bytes], Any]] = {"application/x-npy": decode_npy, "application/x-npz": decode_npz}
 _CSV = "text/csv"
+_CURL = "application/x-www-form-urlencoded"
 # A list of our own: Python's registry also knows charsets that decompress, or take quadratic time.
 _CHARSETS = {
     "utf-8": None,
@@ -77,7 +78,8 @@ def decode(body: bytes, content_type: str | None, *, names: Collection[str] | No
         return _BINARY[kind](body)
     if kind != _CSV and kind not in _TEXT:
         supported = ", ".join([*_TEXT, _CSV, *_BINARY])
-        raise UnsupportedContentType(f"content type {kind!r} is not supported; send one of {supported}")
+        hint = " (curl -d sends it by itself: add -H 'Content-Type: application/json')" if kind == _CURL else ""
+        raise UnsupportedContentType(f"content type {kind!r} is not supported{hint}; send one of {supported}")
     if "charset" in parameters:
         body = _as_utf8(body, parameters["charset"])
     if kind == _CSV:

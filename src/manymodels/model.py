@@ -56,7 +56,7 @@ class Model:
         try:
             self._model = self._hooks.load(artifact, self.context)
             self._batch = self._hooks.batch(self._model, self.context) if settings.batching else None
-        except ManyModelsError:
+        except (LoadFailed, OutOfMemory):
             raise
         except MemoryError as error:
             raise OutOfMemory(f"memory ran out while loading {artifact.name!r}") from error

@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     )
     memory: ByteSize | None = Field(
         None,
-        gt=0,
+        ge=1 << 20,
         validation_alias=_env("memory"),
         description="Memory for loaded models, such as 2GiB; a share of the container's limit unless set.",
     )
@@ -76,7 +76,7 @@ class Settings(BaseSettings):
         10_000, ge=1, validation_alias=_env("max_members"), description="Most files an archive may hold."
     )
     max_unpacked: ByteSize = Field(
-        ByteSize(10 << 30),
+        ByteSize(8 << 30),
         gt=0,
         validation_alias=_env("max_unpacked"),
         description="Most bytes an archive may unpack to.",
@@ -109,7 +109,7 @@ class Settings(BaseSettings):
         4096,
         ge=1,
         validation_alias=_env("queue_size", "SAGEMAKER_MODEL_JOB_QUEUE_SIZE"),
-        description="Most invocations of one model that wait at a time.",
+        description="Most invocations of one model that wait or run at a time.",
     )
     max_batch: int = Field(
         64, ge=1, validation_alias=_env("max_batch"), description="Most invocations joined into one prediction."

@@ -103,9 +103,10 @@ def _pages(url: str, path: str, member: str) -> Iterator[Any]:
 
 def _ask(url: str, method: str, path: str, **request: Any) -> httpx.Response:
     """Return the answer to a request; anything but success ends the command."""
+    base = (url if "://" in url else f"http://{url}").rstrip("/")
     try:
         # A proxy of the environment is for the internet, and would be asked even for 127.0.0.1.
-        answer = httpx.request(method, url.rstrip("/") + path, timeout=TIMEOUT, trust_env=False, **request)
+        answer = httpx.request(method, base + path, timeout=TIMEOUT, trust_env=False, **request)
     except httpx.ConnectError as error:
         raise click.ClickException(
             f"no server answers at {url} ({error}); start one with 'manymodels serve STORE', or name another with --url"

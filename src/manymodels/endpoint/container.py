@@ -96,8 +96,11 @@ class SingleModel(Container):
         self._loading = asyncio.create_task(self._load())
 
     async def _load(self) -> None:
+        path = self._settings.base_dir / MODEL_DIR
         try:
-            await self.load(self.NAME, str(self._settings.base_dir / MODEL_DIR))
+            if not path.is_dir():
+                raise BadArtifact(f"there is no model in {str(path)!r}; to serve a model store: manymodels serve STORE")
+            await self.load(self.NAME, str(path))
         except ManyModelsError as error:
             logger.error("the model cannot be loaded: %s", error)
             self._error = error

@@ -40,8 +40,9 @@ FORGET_MOST = 60.0
 FAILURES = 10_000
 #: Times an artifact that is replaced while it is read is tried, before its client is told to ask again.
 REPLACED = 3
-#: Seconds a load waits for one of the loaded models to be out of use.
+#: Seconds a load waits for one of the loaded models to be out of use, or for its memory; and between looks.
 ROOM_WAIT = 3.0
+ROOM_POLL = 0.1
 #: Fetches, and looks at the store, at a time.
 THREADS = 32
 #: Artifacts looked at when the server starts, to learn which frameworks the store needs: how many
@@ -98,6 +99,10 @@ class Endpoint:
         #: Models being unloaded; set once they are.
         self._leaving: dict[str, asyncio.Event] = {}
         self._failures: OrderedDict[str, _Failure] = OrderedDict()
+        #: What is kept on the local disk.
+        self._opened: dict[str, Found] = {}
+        #: Until when, by the loop's clock, the memory of an unloaded model is waited for.
+        self._late_until = 0.0
         #: Set when there may be room, or a model to evict, for a load that waits for it.
         self._room = asyncio.Event()
         # The loop's own pool is too small for many slow stores, and is the server's for other things.
@@ -178,7 +183,7 @@ class Endpoint:
         if flight is None:
             flight = asyncio.create_task(self._refresh(target_model))
             self._flights[target_model] = flight
-            flight.add_done_callback(lambda _: self._landed(target_model))
+            flight.add_done_callback(functools.partial(self._landed, target_model))
         done, _ = await asyncio.wait([flight], timeout=deadline - time.monotonic())
         if not done:
             raise ModelNotReady(f"{target_model!r} is still being loaded; try again")
@@ -189,8 +194,10 @@ class Endpoint:
             raise error.again()
         return flight.result()
 
-    def _landed(self, target_model: str) -> None:
+    def _landed(self, target_model: str, flight: asyncio.Task[_Timings]) -> None:
         self._flights.pop(target_model, None)
+        if not flight.cancelled():
+            flight.exception()  # whoever waited may be gone, and asyncio would log it as never retrieved
         self._room.set()
 
     # -- Loading --
@@ -198,25 +205,27 @@ class Endpoint:
     async def _refresh(self, target_model: str) -> _Timings:
         """Bring the loaded model to the version in the store."""
         timings = _Timings()
-        if (leaving := self._leaving.get(target_model)) is not None:
-            await leaving.wait()
-        resident = self._residents.get(target_model)
         try:
             found = await self._in_thread(lambda: self._store.find(target_model))
         except ModelNotFound:
             await self._evict(target_model, "its artifact is gone")
+            await self._forget(target_model)
             raise
         except LoadFailed as error:
-            if resident is None:
+            if (resident := self._residents.get(target_model)) is None:
                 raise
             logger.warning("served as it was loaded: %s", error, extra={"model": target_model})
             resident.fresh_until = time.monotonic() + self._settings.store_refresh
             return timings
-        if resident is not None:
+        if (leaving := self._leaving.get(target_model)) is not None:
+            await leaving.wait()
+        if (resident := self._residents.get(target_model)) is not None:
             if resident.found.version == found.version:
                 resident.fresh_until = time.monotonic() + self._settings.store_refresh
                 return timings
             await self._evict(target_model, "its artifact was replaced")
+        if (opened := self._opened.get(target_model)) is not None and opened.version != found.version:
+            await self._forget(target_model)
         failure = self._failures.get(target_model)
         if failure is not None and failure.version == found.version and time.monotonic() < failure.until:
             raise failure.error
@@ -226,6 +235,7 @@ class Endpoint:
             logger.error("cannot be loaded: %s", error, extra={"model": target_model})
             if not (isinstance(error, OutOfMemory) and error.eviction_helps):
                 self._remember(target_model, found.version, error.again())
+                await self._forget(target_model)
             raise
         self._failures.pop(target_model, None)
         return timings
@@ -233,11 +243,13 @@ class Endpoint:
     async def _load(self, found: Found, timings: _Timings) -> None:
         name = found.target_model
         start = time.monotonic()
+        self._opened[name] = found
         found, path, binding = await self._in_thread(functools.partial(self._open, found))
+        self._opened[name] = found
         timings.fetch = time.monotonic() - start
         while True:
             try:
-                description = await self._server.load(name, path, binding)
+                description = await self._server.load(name, path, binding, found.version)
                 break
             except OutOfMemory as error:
                 if not error.eviction_helps or not await self._make_room(error):
@@ -275,11 +287,22 @@ class Endpoint:
         while len(self._failures) > FAILURES:
             self._failures.popitem(last=False)
 
+    async def _forget(self, target_model: str) -> None:
+        """Delete what is kept of an artifact on the local disk."""
+        if (opened := self._opened.pop(target_model, None)) is not None:
+            await self._in_thread(lambda: self._store.forget(opened))
+
     # -- Making room --
 
     async def _make_room(self, error: OutOfMemory) -> bool:
-        """Evict the least recently used model that is not in use; False if there is none for a while."""
+        """Evict the least recently used model that is not in use; False if there is none for a while.
+
+        Where the memory of the last one is not free yet, it is waited for, instead of evicting more in vain.
+        """
         loop = asyncio.get_running_loop()
+        if loop.time() < self._late_until:
+            await asyncio.sleep(ROOM_POLL)
+            return loop.time() < self._late_until
         until = loop.time() + ROOM_WAIT
         while True:
             victim = next((name for name, resident in self._residents.items() if resident.in_use == 0), None)
@@ -303,13 +326,14 @@ class Endpoint:
             if resident.in_use:
                 resident.idle = asyncio.Event()
                 await resident.idle.wait()
-            await self._server.unload(name)
+            if not await self._server.unload(name):
+                self._late_until = asyncio.get_running_loop().time() + ROOM_WAIT
         finally:
             del self._leaving[name]
             left.set()
         logger.info("unloaded %s", reason, extra={"model": name})
         if reason != "to make room":
-            await self._in_thread(lambda: self._store.forget(resident.found))
+            await self._forget(name)
 
     # -- The container API --
 

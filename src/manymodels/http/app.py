@@ -253,7 +253,7 @@ def _page(names: Iterator[str], query: bytes) -> tuple[list[str], str | None]:
     """
     values = parse_qs(query.decode("latin-1"))
     limit = values.get("limit", [str(PAGE)])[-1]
-    if not limit.isdecimal() or not 1 <= int(limit) <= PAGE:
+    if not limit.isdecimal() or len(limit) > len(str(PAGE)) or not 1 <= int(limit) <= PAGE:
         raise RequestError(f"limit is a number from 1 to {PAGE}, not {limit!r}")
     token = values.get("next_page_token", [""])[-1]
     try:

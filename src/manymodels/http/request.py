@@ -104,7 +104,7 @@ class Request:
             if message["type"] == "http.disconnect":
                 raise ClientGone
             size += len(message.get("body", b""))
-            if size > DRAIN:
+            if size > max(DRAIN, limit):
                 break
             if size > limit or (self.length or 0) > limit:
                 chunks.clear()
@@ -112,7 +112,7 @@ class Request:
                 chunks.append(message.get("body", b""))
         if size > limit:
             raise BodyTooLarge(
-                f"the body has {self.length or size} bytes, and the limit is {limit}; "
+                f"the body has more than {limit} bytes, which is the limit; "
                 f"send fewer rows at a time, or raise --max-body"
             )
         return b"".join(chunks)

@@ -45,19 +45,22 @@ class ModelServer(Protocol):
     async def stop(self) -> None:
         """Let running invocations end, then end every process."""
 
-    async def load(self, name: str, path: Path, binding: Binding) -> ModelDescription:
+    async def load(self, name: str, path: Path, binding: Binding, version: str = "") -> ModelDescription:
         """Load a model.
 
         :param name: the name it is invoked by.
         :param path: its unpacked artifact.
+        :param version: differs for another content of the artifact, where the path does not.
         :raises ModelAlreadyLoaded: if a model of that name is loaded.
         :raises LoadFailed: if it cannot be loaded.
         :raises OutOfMemory: if there is no room; nothing is evicted for it.
         """
 
-    async def unload(self, name: str) -> None:
-        """Unload a model; its memory is free when this returns.
+    async def unload(self, name: str) -> bool:
+        """Unload a model.
 
+        :returns: whether its memory is free now; False where it will be once its worker, which is busy for
+            long with another model, gets to it.
         :raises ModelNotFound: if it is not loaded.
         """
 

@@ -31,52 +31,52 @@ class _Record:
 
 
 class Conduct:
-    """The records of all models, by name and path: a new version of an artifact starts anew."""
+    """The records of all models, by name and version: another content of an artifact starts anew."""
 
     def __init__(self) -> None:
         self._records: OrderedDict[tuple[str, str], _Record] = OrderedDict()
 
-    def check(self, name: str, path: str) -> None:
+    def check(self, name: str, version: str) -> None:
         """Refuse a model whose time is not up.
 
         :raises ModelRefused: with the reason and the seconds left.
         """
         if not self._records:
             return
-        record = self._records.get((name, path))
+        record = self._records.get((name, version))
         if record is not None and (left := record.refused_until - time.monotonic()) > 0:
             raise ModelRefused(
                 f"{name!r} is refused for another {left:.0f} s: its worker process {record.reason}, "
                 f"{record.kills} times; mend the artifact and put it into the store again"
             )
 
-    def isolated(self, name: str, path: str) -> bool:
+    def isolated(self, name: str, version: str) -> bool:
         """Say whether a model is to have a worker of its own."""
-        record = self._records.get((name, path))
+        record = self._records.get((name, version))
         return record is not None and (record.kills >= KILLS or record.slow >= SLOW)
 
-    def killed(self, name: str, path: str, reason: str) -> None:
+    def killed(self, name: str, version: str, reason: str) -> None:
         """Take note that a worker ended while it ran the model."""
-        record = self._record(name, path)
+        record = self._record(name, version)
         record.kills += 1
         record.reason = reason
         if record.kills > KILLS:
             seconds = min(REFUSED * 2 ** (record.kills - KILLS - 1), REFUSED_MOST)
             record.refused_until = time.monotonic() + seconds
 
-    def slow(self, name: str, path: str) -> bool:
+    def slow(self, name: str, version: str) -> bool:
         """Take note that the model held up its worker; say whether it is to have its own from now on."""
-        record = self._record(name, path)
+        record = self._record(name, version)
         record.slow += 1
         return record.slow >= SLOW
 
-    def _record(self, name: str, path: str) -> _Record:
+    def _record(self, name: str, version: str) -> _Record:
         now = time.monotonic()
-        record = self._records.setdefault((name, path), _Record())
+        record = self._records.setdefault((name, version), _Record())
         if now - record.last > FORGIVEN:
             record.kills = record.slow = 0
         record.last = now
-        self._records.move_to_end((name, path))
+        self._records.move_to_end((name, version))
         while len(self._records) > MOST:
             self._records.popitem(last=False)
         return record

@@ -239,7 +239,8 @@ class ZygoteLauncher:
     async def launch(self) -> Process:
         """Fork a worker."""
         await self.start()
-        assert self._control is not None
+        if self._control is None:
+            raise WorkerDied("a worker cannot be forked: the process it would be a fork of has ended")
         ours, theirs, read, write = _channel()
         self._next += 1
         self._forks[self._next] = fork = asyncio.get_running_loop().create_future()
@@ -264,7 +265,7 @@ class ZygoteLauncher:
     def kill(self, process: Process) -> None:
         """End a worker at once."""
         if self._control is not None and process.pid in self._workers:
-            with contextlib.suppress(BrokenPipeError):  # the zygote is gone, and its workers with it
+            with contextlib.suppress(OSError):  # the zygote is gone, and its workers with it
                 self._control.send(encode(Kill(process.pid)))
 
     async def stop(self) -> None:

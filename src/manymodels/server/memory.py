@@ -63,11 +63,13 @@ def check_room(name: str, estimate: int, used: int, budget: int) -> None:
     """
     if used + estimate <= budget:
         return
+    fits = estimate <= budget
+    remedy = "try again once others are unloaded" if fits else "raise --memory"
     error = OutOfMemory(
         f"there is no room for {name!r}: it needs about {_mib(estimate)}, "
-        f"and {_mib(used)} of {_mib(budget)} are taken; raise --memory"
+        f"and {_mib(used)} of {_mib(budget)} are taken; {remedy}"
     )
-    error.eviction_helps = estimate <= budget
+    error.eviction_helps = fits
     raise error
 
 

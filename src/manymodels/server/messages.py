@@ -63,7 +63,11 @@ class Failure(msgspec.Struct, tag="failure", array_like=True):
     @classmethod
     def of(cls, error: ManyModelsError) -> Failure:
         """Return what is sent of an error."""
-        return cls(type(error).__name__, sendable(str(error)))
+        # Of a class that a plugin made, the nearest one that is known here.
+        kind = next(kind for kind in type(error).__mro__ if BY_NAME.get(kind.__name__) is kind)
+        if kind is ManyModelsError and type(error) is not kind:
+            kind = PredictionFailed
+        return cls(kind.__name__, sendable(str(error)))
 
     def error(self) -> ManyModelsError:
         """Return the error again."""

@@ -48,6 +48,8 @@ class Resident:
     name: str
     path: str
     binding: Binding
+    #: Differs for another content under the same name.
+    version: str
     #: Shared slots by preference; the first is its home.
     ranking: list[Slot] = field(default_factory=list)
     #: The slot it has for itself, once it has shown that it is no good neighbour.

@@ -60,6 +60,8 @@ class WorkerPool:
         self._budget = int(settings.memory) if settings.memory is not None else default_budget()
         self._residents: dict[str, Resident] = {}
         self._reserved = 0
+        #: Models whose worker ended: they are loaded again when they are asked for, and keep their room.
+        self._lost: set[Resident] = set()
         self._estimator = Estimator()
         self._conduct = Conduct()
         #: The workers that models have their home on; then those started while all of these are held up.
@@ -113,12 +115,12 @@ class WorkerPool:
 
     # -- Models --
 
-    async def load(self, name: str, path: Path, binding: Binding) -> ModelDescription:
+    async def load(self, name: str, path: Path, binding: Binding, version: str = "") -> ModelDescription:
         """Load a model."""
         if name in self._residents:
             raise ModelAlreadyLoaded(f"{name!r} is loaded already")
-        self._conduct.check(name, str(path))
-        resident = self._residents[name] = Resident(name, str(path), binding)
+        self._conduct.check(name, version or str(path))
+        resident = self._residents[name] = Resident(name, str(path), binding, version or str(path))
         reserved = 0
         try:
             size = await asyncio.get_running_loop().run_in_executor(None, lambda: Artifact(path).size)
@@ -156,22 +158,26 @@ class WorkerPool:
         raise LoadFailed(f"{resident.name!r} did not load within {seconds:g} s")
 
     def used(self) -> int:
-        """Return the bytes that loaded models take, and those about to be loaded."""
-        return sum(sum(slot.held.values()) for slot in self._slots()) + self._reserved
+        """Return the bytes that models take, and those about to be loaded, again or for the first time."""
+        held = sum(sum(slot.held.values()) for slot in self._slots())
+        return held + sum(resident.bytes for resident in self._lost) + self._reserved
 
-    async def unload(self, name: str) -> None:
+    async def unload(self, name: str) -> bool:
         """Unload a model."""
         resident = self._residents.get(name)
         if resident is None or not resident.loaded:
             raise ModelNotFound(f"{name!r} is not loaded")
-        acknowledged = self._remove(resident)
-        if acknowledged:
-            await asyncio.wait(acknowledged)
+        if not (acknowledged := self._remove(resident)):
+            return True
+        # Not for longer: who waits here would wait for another model, and maybe with room to make for a third.
+        _, late = await asyncio.wait(acknowledged, timeout=self._settings.slow_after)
+        return not late
 
     def _remove(self, resident: Resident) -> list[asyncio.Future[Any]]:
         """Forget a model; return what to wait for until its memory is free."""
         resident.removed = True
         self._residents.pop(resident.name, None)
+        self._lost.discard(resident)
         acknowledged: list[asyncio.Future[Any]] = []
         if (own := resident.own) is not None:
             # At once: what it runs is slow, or ends its worker.
@@ -185,9 +191,7 @@ class WorkerPool:
             if resident in slot.held:
                 done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 slot.order(Job(resident, kind=Unload, done=done))
-                # A worker that is held up frees the memory later: who waits here would wait for another model.
-                if not slot.stalled:
-                    acknowledged.append(done)
+                acknowledged.append(done)
         return acknowledged
 
     def models(self) -> list[ModelDescription]:
@@ -226,7 +230,7 @@ class WorkerPool:
             raise ModelNotFound(f"{name!r} is not loaded")
         if resident.waiting >= self._settings.queue_size:
             raise Overloaded(f"{resident.waiting} invocations of {name!r} are waiting already; try again later")
-        self._conduct.check(name, resident.path)
+        self._conduct.check(name, resident.version)
         loop = asyncio.get_running_loop()
         now = loop.time()
         call = Call(resident, invocation, loop.create_future(), now + timeout, now)
@@ -261,7 +265,7 @@ class WorkerPool:
     def _place_load(self, job: Job) -> None:
         if job.resident.removed:
             return  # nobody waits for it any more
-        if job.resident.own is None and self._conduct.isolated(job.resident.name, job.resident.path):
+        if job.resident.own is None and self._conduct.isolated(job.resident.name, job.resident.version):
             self._isolate(job.resident)
         self._slot_for(job.resident).order(job)
 
@@ -295,6 +299,7 @@ class WorkerPool:
         if resident.removed:
             slot.order(Job(resident, kind=Unload))
             return
+        self._lost.discard(resident)
         resident.bytes = message.bytes
         resident.load_seconds = message.seconds
         resident.notes = message.notes
@@ -323,6 +328,7 @@ class WorkerPool:
         if not exited.done():
             self._end(slot, "closed its connection and was ended")
         code = await asyncio.shield(exited)  # others wait for it too
+        self._lost.update(resident for resident in slot.held if not resident.removed)
         running, rest = slot.reset()
         reason = slot.ending or describe_exit(code)
         if running is not None and blamed:
@@ -358,7 +364,7 @@ class WorkerPool:
             error = OutOfMemory(f"memory ran out while loading {resident.name!r}: its worker process {reason}")
         else:
             error = LoadFailed(f"the worker process {reason} while it loaded {resident.name!r}")
-        self._conduct.killed(resident.name, resident.path, reason)
+        self._conduct.killed(resident.name, resident.version, reason)
         for call in job.calls:
             if not call.future.done():
                 call.future.set_exception(error)
@@ -367,7 +373,7 @@ class WorkerPool:
                 self.on_load_failed(slot, resident, job, error)
         elif job.done is not None and not job.done.done():
             job.done.set_result(None)
-        if resident.loaded and not resident.removed and self._conduct.isolated(resident.name, resident.path):
+        if resident.loaded and not resident.removed and self._conduct.isolated(resident.name, resident.version):
             self._isolate(resident)
 
     # -- Upkeep --
@@ -413,7 +419,7 @@ class WorkerPool:
         self._move(calls)
         if running is not None and slot.sent[0].kind is Run and running.own is None and not running.removed:
             logger.info("holds up its worker", extra={"model": running.name})
-            if self._conduct.slow(running.name, running.path):
+            if self._conduct.slow(running.name, running.version):
                 self._isolate(running)
 
     def _retire_extra(self, now: float) -> None:

@@ -156,7 +156,9 @@ def _version(status: os.stat_result) -> str:
 
 
 def _missing(target_model: str) -> ModelNotFound:
-    return ModelNotFound(f"there is no artifact {target_model!r} in the model store")
+    return ModelNotFound(
+        f"there is no artifact {target_model!r} in the model store; 'manymodels models' lists what is there"
+    )
 
 
 @contextlib.contextmanager

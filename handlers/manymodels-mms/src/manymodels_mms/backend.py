@@ -137,12 +137,12 @@ class MmsServer:
 
     # -- Models --
 
-    async def load(self, name: str, path: Path, binding: Binding) -> ModelDescription:
+    async def load(self, name: str, path: Path, binding: Binding, version: str = "") -> ModelDescription:
         """Load a model."""
         if name in self._residents:
             raise ModelAlreadyLoaded(f"{name!r} is loaded already")
-        self._conduct.check(name, str(path))
-        resident = self._residents[name] = Resident(name, str(path), binding)
+        self._conduct.check(name, version or str(path))
+        resident = self._residents[name] = Resident(name, str(path), binding, version or str(path))
         reserved = 0
         try:
             size = await asyncio.get_running_loop().run_in_executor(None, lambda: Artifact(path).size)
@@ -174,7 +174,7 @@ class MmsServer:
                 if resident.removed:
                     raise ModelNotFound(f"{resident.name!r} was unloaded")
                 if resident.run is None and self._engine is not None:
-                    self._conduct.check(resident.name, resident.path)
+                    self._conduct.check(resident.name, resident.version)
                     await self._load(resident, self._engine)
         return run
 
@@ -205,7 +205,7 @@ class MmsServer:
         resident.load_seconds = max(report.seconds for report in reports)
         resident.notes = tuple(reports[0].notes)
         if run.exited.done():  # it was loaded and ended at once
-            self._conduct.killed(resident.name, resident.path, describe_exit(run.exited.result()))
+            self._conduct.killed(resident.name, resident.version, describe_exit(run.exited.result()))
             await self._discard(run, grace=0)
         elif run.name in self._runs:  # otherwise its engine ended
             resident.run = run
@@ -223,7 +223,7 @@ class MmsServer:
                 await asyncio.wait({asked}, timeout=NOTICE)
             elif not asked.done():
                 run.ending = f"was ended because it loaded for more than {seconds:g} s"
-                self._conduct.killed(resident.name, resident.path, run.ending)
+                self._conduct.killed(resident.name, resident.version, run.ending)
                 raise LoadFailed(f"{resident.name!r} did not load within {seconds:g} s")
             if asked.done() and asked.exception() is None:
                 reports = Report.read_all(run.folder)
@@ -244,19 +244,20 @@ class MmsServer:
         refused = asked.exception() if asked.done() and not asked.cancelled() else None
         reason = describe_exit(code)
         logger.error("its process %s while it was loaded (%s)", reason, refused, extra={"model": resident.name})
-        self._conduct.killed(resident.name, resident.path, reason)
+        self._conduct.killed(resident.name, resident.version, reason)
         if code == -signal.SIGKILL or (isinstance(refused, Refused) and refused.status == OutOfMemory.status):
             error = OutOfMemory(f"memory ran out while loading {resident.name!r}: its process {reason}")
             error.eviction_helps = True
             return error
         return LoadFailed(f"the worker process {reason} while it loaded {resident.name!r}")
 
-    async def unload(self, name: str) -> None:
+    async def unload(self, name: str) -> bool:
         """Unload a model."""
         resident = self._residents.get(name)
         if resident is None or not resident.loaded:
             raise ModelNotFound(f"{name!r} is not loaded")
         await self._remove(resident)
+        return True
 
     async def _remove(self, resident: Resident) -> None:
         """Forget a model, and wait until its memory is free."""
@@ -305,7 +306,7 @@ class MmsServer:
             raise ModelNotFound(f"{name!r} is not loaded")
         if resident.waiting >= self._settings.queue_size:
             raise Overloaded(f"{resident.waiting} invocations of {name!r} are waiting already; try again later")
-        self._conduct.check(name, resident.path)
+        self._conduct.check(name, resident.version)
         loop = asyncio.get_running_loop()
         now = loop.time()
         call = Call(invocation, loop.create_future(), now, now + timeout)
@@ -371,7 +372,7 @@ class MmsServer:
             return WorkerDied(f"{run.engine.ended.result()} while {resident.name!r} answered")
         reason = run.ending or describe_exit(await self._exit_code(run))
         logger.error("its process %s", reason, extra={"model": resident.name})
-        self._conduct.killed(resident.name, resident.path, reason)
+        self._conduct.killed(resident.name, resident.version, reason)
         self._spawn(self._discard(run, grace=0))
         return WorkerDied(f"the worker process of {resident.name!r} {reason} while it answered")
 

@@ -72,6 +72,8 @@ class Resident:
     name: str
     path: str
     binding: Binding
+    #: Differs for another content under the same name.
+    version: str
     loaded: bool = False
     removed: bool = False
     #: None after its processes were lost; the next invocation loads it again.
