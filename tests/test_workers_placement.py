@@ -194,3 +194,19 @@ async def test_what_found_no_place_moves_as_soon_as_there_is_one(toys: Toys) -> 
         assert not calls["a"].done()
         gates["a"].open()
         await calls["a"]
+
+
+async def test_an_unload_does_not_wait_for_another_models_long_job(toys: Toys) -> None:
+    async with running(workers=1, slow_after=0.05) as pool:
+        await toys.load(pool, "long")
+        await toys.load(pool, "idle", kept=20 << 20)
+        gate = toys.gate()
+        running_long = asyncio.create_task(ask(pool, "long", wait=str(gate)))
+        await gate.reached()
+        assert await pool.unload("idle") is False
+        assert pool.used() > 20 << 20
+        gate.open()
+        await running_long
+        await until(lambda: pool.used() < 20 << 20, "the memory is free")
+        await toys.load(pool, "idle")
+        assert await pool.unload("idle") is True

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from manymodels import Artifact, ModelSettings
 from manymodels.errors import LoadFailed
-from manymodels.store.base import Limits
-from manymodels.store.unpack import unpack
+from manymodels.store import Limits, unpack
 
 
 def program(settings: ModelSettings) -> str:
