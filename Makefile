@@ -15,7 +15,7 @@ VERSIONS ?= 3.10 3.11 3.12 3.13
 PORTABLE := tests/test_invocations.py tests/test_workers.py tests/test_zygote.py tests/test_model.py \
 	tests/test_plugins.py tests/test_settings.py tests/test_codecs.py tests/test_unpack.py $(PLUGINS)
 
-.PHONY: help install samples serve docs lint pytest test test-all clean
+.PHONY: help install samples serve docs lint pytest test test-all test-image clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -59,6 +59,12 @@ test-all: test ## all checks, and the tests on every other Python that is there
 		then $(MAKE) --no-print-directory pytest PYTHON=python$$version VENV=.venv-$$version TESTS='$(PORTABLE)' || exit 1; \
 		else echo "Python $$version is not there: skipped"; fi; \
 	done
+
+test-image: install ## build the container images, by Docker or else by buildah, and test them
+	@if docker version >/dev/null 2>&1; then build() { docker build -f docker/Dockerfile -t "$$@" .; }; \
+	else build() { BUILDAH_LAYERS=true docker/image build "$$@"; }; fi; \
+	build manymodels && build manymodels-training --target training
+	@MANYMODELS_IMAGE=manymodels $(BIN)/python -m pytest tests/test_image.py
 
 clean: ## remove what was installed and cached
 	rm -rf .venv .venv-* build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .grimp_cache
