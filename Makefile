@@ -27,7 +27,7 @@ install: $(STAMP) ## install everything, editable, into $(VENV)
 $(STAMP): $(METADATA)
 	@echo "installing into $(VENV) (a minute or two the first time) ..."
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 \
 		-e '.[test]' $(foreach plugin,$(PLUGINS),-e ./$(plugin)) $(foreach handler,$(HANDLERS),-e './$(handler)[java]')
 	@touch $@
 
