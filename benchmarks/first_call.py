@@ -66,10 +66,10 @@ def load_alone(folder: Path) -> list[float]:
 
 
 @contextlib.contextmanager
-def served(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """Run the server on a free port; yield its address and process."""
-    command = [str(Path(sys.executable).with_name("manymodels")), "serve", str(folder), "--port", "0"]
-    environment = {**os.environ, "MANYMODELS_LOG_LEVEL": "warning"}
+def served(*arguments: str, **environment: str) -> Iterator[tuple[str, psutil.Process]]:
+    """Run ``manymodels serve`` on a free port; yield its address and process."""
+    command = [str(Path(sys.executable).with_name("manymodels")), "serve", *arguments, "--port", "0"]
+    environment = {**os.environ, "MANYMODELS_LOG_LEVEL": "warning", **environment}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
             assert process.stdout is not None
@@ -88,6 +88,11 @@ def memory(process: psutil.Process) -> int:
     return sum(member.memory_full_info().pss for member in (process, *process.children(recursive=True)))
 
 
+def machine() -> str:
+    """Return what this runs on."""
+    return f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} processors"
+
+
 def percentile(seconds: list[float], share: float) -> str:
     """Return a percentile, in milliseconds."""
     return f"{np.quantile(seconds, share) * 1e3:.2f}"
@@ -102,7 +107,7 @@ def main() -> None:
         folder = Path(temp)
         expected = train(folder, count)
         alone = load_alone(folder)
-        with served(folder) as (url, process), httpx.Client(base_url=url) as client:
+        with served(str(folder)) as (url, process), httpx.Client(base_url=url) as client:
             client.get("/ping").raise_for_status()
             before = memory(process)
             first = []
@@ -119,7 +124,7 @@ def main() -> None:
                 again.append(time.perf_counter() - start)
             resident = sum(1 for _ in models(client))
             after = memory(process)
-    print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} processors\n")
+    print(f"{machine()}\n")
     print(f"| {count} scikit-learn models, one server | |\n|---|--:|")
     print(f"| resident | {resident} |")
     print(f"| memory before the first call, MiB (PSS of the process tree) | {before / 2**20:.0f} |")

@@ -37,6 +37,18 @@ def output_fn(prediction, accept):
 """
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the mark of tests, or modules of them, that hold for other backends than `workers`."""
+    config.addinivalue_line("markers", "backends(name, ...): the model servers that a test runs on, one after another")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that needs a server on each backend of its nearest mark."""
+    if "backend" in metafunc.fixturenames:
+        mark = metafunc.definition.get_closest_marker("backends")
+        metafunc.parametrize("backend", mark.args if mark is not None else ("workers",), scope="module")
+
+
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with an archive, a folder, a bare file, an XGBoost model and a script."""
@@ -55,9 +67,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(backend: str, store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of that store with the default settings and two workers; tests of processes want none beside theirs."""
-    with serve(tmp_path_factory.mktemp("server"), store, "--workers", "2") as running:
+    with serve(tmp_path_factory.mktemp("server"), store, "--workers", "2", backend=backend) as running:
         yield running
 
 

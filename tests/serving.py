@@ -28,6 +28,7 @@ from manymodels.store import pack
 
 TARGET_MODEL = "X-Amzn-SageMaker-Target-Model"
 IRIS = "iris.tar.gz"
+BACKENDS = ("workers", "mms")
 FLOWER = [5.1, 3.5, 1.4, 0.2]
 #: Seconds after which a test gives up; nothing is asserted on time.
 PATIENCE = 60.0
@@ -127,7 +128,9 @@ class Server:
 
 
 @contextmanager
-def serve(folder: Path, *arguments: str | Path, env: Mapping[str, str] | None = None) -> Iterator[Server]:
+def serve(
+    folder: Path, *arguments: str | Path, env: Mapping[str, str] | None = None, backend: str = "workers"
+) -> Iterator[Server]:
     """Serve until the block is left; the exit code is 0 and no process is left.
 
     :param folder: for the server's log.
@@ -138,10 +141,9 @@ def serve(folder: Path, *arguments: str | Path, env: Mapping[str, str] | None = 
     command = ["sh", "-c", 'ulimit -Sn 1024 && exec "$@"', "sh"]
     command += [sys.executable, "-m", "manymodels", "serve", *map(str, arguments), *options]
     log_file = folder / "server.log"
+    environment = {**os.environ, "MANYMODELS_BACKEND": backend, **(env or {})}
     with log_file.open("wb") as log:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **(env or {})}
-        )
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
     RUNNING.add(process.pid)
     assert process.stdout is not None
     with process.stdout as output:

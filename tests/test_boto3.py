@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ import botocore.config
 import botocore.exceptions
 import pytest
 from botocore import UNSIGNED
-from serving import FLOWER, IRIS, Server, as_json, constant, script, serve, until, waits
+from serving import BACKENDS, FLOWER, IRIS, Server, as_json, constant, script, serve, until, waits
+
+pytestmark = pytest.mark.backends(*BACKENDS)
 
 BODY = as_json([FLOWER])
 
@@ -63,9 +65,9 @@ def test_invokes_a_model_by_its_name(runtime: Any, target_model: str) -> None:
     assert metadata["RetryAttempts"] == 0
 
 
-@pytest.mark.parametrize("body", [BODY, BODY.decode(), io.BytesIO(BODY), bytearray(BODY)])
-def test_takes_bodies_of_any_kind_without_a_content_type(runtime: Any, body: Any) -> None:
-    assert answer(runtime.invoke_endpoint(EndpointName="e", TargetModel=IRIS, Body=body)) == [0]
+@pytest.mark.parametrize("kind", [bytes, bytes.decode, io.BytesIO, bytearray])
+def test_takes_bodies_of_any_kind_without_a_content_type(runtime: Any, kind: Callable[[bytes], Any]) -> None:
+    assert answer(runtime.invoke_endpoint(EndpointName="e", TargetModel=IRIS, Body=kind(BODY))) == [0]
 
 
 def test_reads_and_writes_csv(runtime: Any) -> None:
@@ -172,19 +174,19 @@ def test_a_body_over_the_limit_is_a_validation_error(runtime: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def gates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def gates(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("gates")
 
 
 @pytest.fixture(scope="module")
-def hasty(gates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def hasty(backend: str, gates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server on which invocations have two seconds and only one may wait."""
     store = tmp_path_factory.mktemp("hasty-store")
     constant(store / "fast" / "model.joblib", 1.0)
     for name in ("loads", "predicts", "queues"):
         script(store, name, waits(gates / name, "model_fn" if name == "loads" else "predict_fn"))
     options = ("--invocation-timeout", "2", "--queue-size", "1", "--slow-after", "0.1", "--workers", "2")
-    with serve(tmp_path_factory.mktemp("hasty"), store, *options) as server:
+    with serve(tmp_path_factory.mktemp("hasty"), store, *options, backend=backend) as server:
         yield server
 
 

@@ -12,7 +12,9 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from serving import FLOWER, IRIS, Server, as_json, constant, script, serve
+from serving import BACKENDS, FLOWER, IRIS, Server, as_json, constant, script, serve
+
+pytestmark = pytest.mark.backends(*BACKENDS)
 
 BODY = as_json([FLOWER])
 UNTIDY = "team/a b/modèle%2e.tar.gz"
@@ -43,10 +45,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def container(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def container(backend: str, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A multi-model container; the port is SageMaker's to choose."""
     env = {"SAGEMAKER_MULTI_MODEL": "true", "SAGEMAKER_BIND_TO_PORT": str(free_port()), "MANYMODELS_MEMORY": "1GiB"}
-    with serve(tmp_path_factory.mktemp("container"), "--workers", "2", env=env) as server:
+    with serve(tmp_path_factory.mktemp("container"), "--workers", "2", env=env, backend=backend) as server:
         assert server.port == int(env["SAGEMAKER_BIND_TO_PORT"])
         yield server
 
@@ -84,6 +86,10 @@ def pages(server: Server, limit: int | None = None) -> list[list[str]]:
 
 
 # -- A multi-model container --
+
+
+def test_the_backend_is_the_one_asked_for(container: Server, backend: str) -> None:
+    assert f"starting the model server {backend!r}" in container.log()
 
 
 def test_a_container_without_models_is_healthy(container: Server) -> None:
@@ -165,6 +171,7 @@ def test_a_load_may_come_in_the_query(container: Server, models: Path) -> None:
     assert unload(container, "asked").status_code == 200
 
 
+@pytest.mark.backends("workers")  # on mms, 200 processes; the pages are made in front: see those of a store below
 def test_the_list_comes_in_pages(container: Server, models: Path) -> None:
     """Two full pages: the last says that it is the last."""
     names = [f"n{number:03}" for number in range(200)]

@@ -12,7 +12,9 @@ import httpx
 import numpy as np
 import pytest
 import scipy.sparse
-from serving import FLOWER, IRIS, TARGET_MODEL, Server, constant, serve
+from serving import BACKENDS, FLOWER, IRIS, TARGET_MODEL, Server, constant, serve
+
+pytestmark = pytest.mark.backends(*BACKENDS)
 
 ROW = "5.1,3.5,1.4,0.2"
 
@@ -170,6 +172,7 @@ def test_refuses_other_accepts(server: Server, accept: str) -> None:
     assert reply.json()["type"] == "UnsupportedAccept"
 
 
+@pytest.mark.backends("workers")  # in a single-model container on every backend: test_roles.py
 def test_the_operator_chooses_where_the_client_does_not(store: Path, tmp_path: Path) -> None:
     env = {"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "text/csv"}
     with serve(tmp_path, store, "--workers", "1", env=env) as server:
