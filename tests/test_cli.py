@@ -272,7 +272,8 @@ def test_no_server() -> None:
 
 
 def test_bad_address() -> None:
-    assert "asking 127.0.0.1 failed" in fail("models", "--url", "127.0.0.1", code=1)
+    assert "asking ftp://127.0.0.1 failed" in fail("models", "--url", "ftp://127.0.0.1", code=1)
+    assert "no server answers at 127.0.0.1:1 " in fail("models", "--url", "127.0.0.1:1", code=1)
 
 
 # -- models --

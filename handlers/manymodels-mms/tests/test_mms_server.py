@@ -236,11 +236,13 @@ async def test_loads_and_unloads_leave_nothing(server: MmsServer, toys: Toys) ->
         return files(engine.folder), processes(), os.listdir("/proc/self/fd"), zygote.num_fds()
 
     before, threads, fds = state(), java.num_threads(), java.num_fds()
-    for _ in range(20):
+    memory = zygote.memory_full_info().uss
+    for _ in range(100):
         await server.load("m", path, BINDING)
         assert (await ask(server, "m"))["model"] == "m"
         await server.unload("m")
     await until(lambda: state() == before, "all is as it was")
+    assert zygote.memory_full_info().uss < memory + MIB
     # It keeps some threads for the next models.
     await until(lambda: java.num_threads() <= threads + 16 and java.num_fds() <= fds + 16, "Java is as it was")
 
