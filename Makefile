@@ -14,6 +14,8 @@ METADATA := setup.cfg pyproject.toml $(foreach part,$(PLUGINS) $(HANDLERS),$(par
 VERSIONS ?= 3.10 3.11 3.12 3.13
 PORTABLE := tests/test_invocations.py tests/test_workers.py tests/test_zygote.py tests/test_model.py \
 	tests/test_plugins.py tests/test_settings.py tests/test_codecs.py tests/test_unpack.py $(PLUGINS)
+# The contract, which `make test-image` runs on the image.
+CONTRACT := tests/test_container_api.py tests/test_invocations.py tests/test_boto3.py tests/test_roles.py
 
 .PHONY: help install samples serve docs lint pytest test test-all test-image clean
 
@@ -64,7 +66,7 @@ test-image: install ## build the container images, by Docker or else by buildah,
 	@if docker version >/dev/null 2>&1; then build() { docker build -f docker/Dockerfile -t "$$@" .; }; \
 	else build() { BUILDAH_LAYERS=true docker/image build "$$@"; }; fi; \
 	build manymodels && build manymodels-training --target training
-	@MANYMODELS_IMAGE=manymodels $(BIN)/python -m pytest tests/test_image.py
+	@MANYMODELS_IMAGE=manymodels $(BIN)/python -m pytest -k image tests/test_image.py $(CONTRACT)
 
 clean: ## remove what was installed and cached
 	rm -rf .venv .venv-* build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .grimp_cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -28,7 +29,17 @@ from manymodels.store import pack
 
 TARGET_MODEL = "X-Amzn-SageMaker-Target-Model"
 IRIS = "iris.tar.gz"
-BACKENDS = ("workers", "mms")
+#: An image to test, whose tag `make test-image` sets.
+IMAGE = os.environ.get("MANYMODELS_IMAGE", "")
+#: On what the contract is tested: the sources with each model server, or the image as it comes.
+BACKENDS = ("image",) if IMAGE else ("workers", "mms")
+DOCKER = (
+    bool(IMAGE and shutil.which("docker")) and not subprocess.run(["docker", "version"], capture_output=True).returncode
+)
+#: Runs images where there is no Docker.
+BUILDAH = Path(__file__).resolve().parent.parent / "docker" / "image"
+#: How the command line of the image's first process begins.
+ENTRY_POINT = ["/opt/manymodels/bin/python", "/opt/manymodels/bin/manymodels"]
 FLOWER = [5.1, 3.5, 1.4, 0.2]
 #: Seconds after which a test gives up; nothing is asserted on time.
 PATIENCE = 60.0
@@ -115,7 +126,9 @@ class Server:
         """Send SIGTERM; return the exit code and the processes that are left, which are then ended."""
         self.client.close()
         tree = self.processes() if self.process.poll() is None else []
-        self.process.terminate()
+        # Docker's client passes the signal on, buildah does not.
+        first = next((one for one in tree if IMAGE and one.cmdline()[:2] == ENTRY_POINT), self.process)
+        first.terminate()
         try:
             code = self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
@@ -127,21 +140,41 @@ class Server:
         return code, left
 
 
+def in_image(image: str, *arguments: str, mounts: Mapping[Path, str] = {}, env: Mapping[str, str] = {}) -> list[str]:
+    """Return what runs an image on the host's network, without arguments by its own command."""
+    options = [text for name, value in env.items() for text in ("-e", f"{name}={value}")]
+    options += [text for path, inside in mounts.items() for text in ("-v", f"{path}:{inside}")]
+    if DOCKER:
+        return ["docker", "run", "--rm", "--network", "host", *options, image, *arguments]
+    return [str(BUILDAH), "run", image, *options, *(("--", *arguments) if arguments else ())]
+
+
 @contextmanager
 def serve(
-    folder: Path, *arguments: str | Path, env: Mapping[str, str] | None = None, backend: str = "workers"
+    folder: Path,
+    *arguments: str | Path,
+    env: Mapping[str, str] = {},
+    backend: str = "workers",
+    mounts: Mapping[Path, str] | None = None,
 ) -> Iterator[Server]:
     """Serve until the block is left; the exit code is 0 and no process is left.
 
     :param folder: for the server's log.
     :param arguments: of ``manymodels serve``; the port is free unless `env` has one.
+    :param backend: ``image`` runs the image, with the model server and the log format that it has.
+    :param mounts: what the image has of the host; by default all temporary folders of the tests.
     """
-    options = [] if env and "SAGEMAKER_BIND_TO_PORT" in env else ["--port", "0"]
+    options = [*map(str, arguments), *([] if "SAGEMAKER_BIND_TO_PORT" in env else ["--port", "0"])]
     # The soft limit of open files that people's machines have; the servers of CI may have more.
     command = ["sh", "-c", 'ulimit -Sn 1024 && exec "$@"', "sh"]
-    command += [sys.executable, "-m", "manymodels", "serve", *map(str, arguments), *options]
+    if backend == "image":
+        seen = {folder.parent: str(folder.parent)} if mounts is None else mounts
+        command += in_image(IMAGE, *(["serve", *options] if options else []), mounts=seen, env=env)
+        environment = dict(os.environ)
+    else:
+        command += [sys.executable, "-m", "manymodels", "serve", *options]
+        environment = {**os.environ, "MANYMODELS_BACKEND": backend, **env}
     log_file = folder / "server.log"
-    environment = {**os.environ, "MANYMODELS_BACKEND": backend, **(env or {})}
     with log_file.open("wb") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
     RUNNING.add(process.pid)

@@ -3,80 +3,34 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-import psutil
 import pytest
-from serving import FLOWER, IRIS, PATIENCE, RUNNING, Server, booster, constant, script, until
+from serving import BUILDAH, DOCKER, FLOWER, IMAGE, IRIS, Server, booster, constant, in_image, script, serve, until
 from sklearn.datasets import load_iris
 
 from manymodels.store import pack
 
-IMAGE = os.environ.get("MANYMODELS_IMAGE", "")
-#: Runs images where there is no Docker.
-BUILDAH = Path(__file__).resolve().parent.parent / "docker" / "image"
-DOCKER = (
-    bool(IMAGE and shutil.which("docker")) and not subprocess.run(["docker", "version"], capture_output=True).returncode
-)
-#: How the command line of the image's first process begins.
-ENTRY_POINT = ["/opt/manymodels/bin/python", "/opt/manymodels/bin/manymodels"]
-
 pytestmark = pytest.mark.skipif(not IMAGE, reason="no image; run: make test-image")
-
-
-def command(image: str, *arguments: str, mounts: Mapping[Path, str] = {}, env: Mapping[str, str] = {}) -> list[str]:
-    """Return what runs an image on the host's network, without arguments by its own command."""
-    options = [text for name, value in env.items() for text in ("-e", f"{name}={value}")]
-    options += [text for path, inside in mounts.items() for text in ("-v", f"{path}:{inside}")]
-    if DOCKER:
-        return ["docker", "run", "--rm", "--network", "host", *options, image, *arguments]
-    return [str(BUILDAH), "run", image, *options, *(("--", *arguments) if arguments else ())]
 
 
 def run(image: str, *arguments: str, mounts: Mapping[Path, str] = {}) -> str:
     """Run an image to its end, which has to be good, and return what it printed."""
-    done = subprocess.run(command(image, *arguments, mounts=mounts), capture_output=True, text=True)
+    done = subprocess.run(in_image(image, *arguments, mounts=mounts), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-@contextmanager
-def container(folder: Path, mounts: Mapping[Path, str], **env: str) -> Iterator[Server]:
-    """Serve until the block is left: SIGTERM ends the container, with 0, and nothing is left.
-
-    :param folder: for its log.
-    """
+def container(folder: Path, mounts: Mapping[Path, str], **env: str) -> AbstractContextManager[Server]:
+    """Serve as SageMaker does: by the image's own command, on a port that the environment names."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
-    log_file = folder / "image.log"
-    started = command(IMAGE, mounts=mounts, env={**env, "SAGEMAKER_BIND_TO_PORT": str(port)})
-    with (
-        log_file.open("wb") as log,
-        subprocess.Popen(started, stdout=subprocess.PIPE, stderr=log, text=True) as process,
-    ):
-        RUNNING.add(process.pid)
-        server = Server(process, f"http://127.0.0.1:{port}", log_file)
-        try:
-            assert process.stdout is not None
-            assert any(line.startswith("listening on ") for line in process.stdout), server.log()
-            yield server
-        finally:
-            server.client.close()
-            tree = server.processes()
-            # Docker's client passes the signal on, buildah does not.
-            first = tree[0] if DOCKER else next(one for one in tree if one.cmdline()[:2] == ENTRY_POINT)
-            first.terminate()
-            code = process.wait(PATIENCE)
-            _, left = psutil.wait_procs(tree, timeout=10)
-            RUNNING.discard(process.pid)
-    assert (code, left) == (0, []), server.log()
+    return serve(folder, env={**env, "SAGEMAKER_BIND_TO_PORT": str(port)}, backend="image", mounts=mounts)
 
 
 def test_labels() -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from manymodels import Artifact
-from manymodels.errors import BadArtifact, BadTargetModel, LoadFailed, ModelNotFound, SettingsError
+from manymodels.errors import BadArtifact, BadTargetModel, LoadFailed, ModelNotFound, Overloaded, SettingsError
 from manymodels.store import DiskCache, Found, Limits, LocalStore, Store, pack
 
 
@@ -459,3 +459,17 @@ def test_found_crosses_processes() -> None:
 
     found = Found("a", "1", 2, "file")
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(found), type=Found) == found
+
+
+def test_no_open_files_left_is_not_the_artifacts_fault(
+    store: Store, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(root / "model.joblib")
+    found = store.find("model.joblib")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(shutil, "copyfile", refuse)
+    with pytest.raises(Overloaded, match="raise ulimit -n"):
+        store.open(found)

@@ -156,10 +156,14 @@ class Slot(asyncio.Protocol):
         """Put a process into the slot and send it what waits."""
         self._frames = Frames(to_front_decoder)
         self.ending = None
-        await WorkerLog.attach(process.log, process.pid, lambda: self.running.name if self.running else None)
-        self.process = process
-        self.connected = self._loop.time()
-        self._transport, _ = await self._loop.create_unix_connection(lambda: self, sock=process.connection)
+        try:
+            await WorkerLog.attach(process.log, process.pid, lambda: self.running.name if self.running else None)
+            self.process = process
+            self.connected = self._loop.time()
+            self._transport, _ = await self._loop.create_unix_connection(lambda: self, sock=process.connection)
+        except BaseException:  # the server may be stopping meanwhile
+            process.connection.close()
+            raise
         self.flush()
 
     def close(self) -> None:

@@ -39,7 +39,11 @@ class WorkerLog(asyncio.Protocol):
     async def attach(cls, fd: int, pid: int, model: Callable[[], str | None]) -> None:
         """Read from a file descriptor until the worker closes it."""
         pipe = os.fdopen(fd, "rb", buffering=0)
-        await asyncio.get_running_loop().connect_read_pipe(lambda: cls(pid, model), pipe)
+        try:
+            await asyncio.get_running_loop().connect_read_pipe(lambda: cls(pid, model), pipe)
+        except BaseException:
+            pipe.close()
+            raise
 
     def data_received(self, data: bytes) -> None:
         """Log the lines that `data` completes."""

@@ -12,7 +12,15 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..errors import BadArtifact, BadTargetModel, LoadFailed, ManyModelsError, ModelNotFound, SettingsError
+from ..errors import (
+    BadArtifact,
+    BadTargetModel,
+    LoadFailed,
+    ManyModelsError,
+    ModelNotFound,
+    Overloaded,
+    SettingsError,
+)
 from .base import ARCHIVES, Found, Limits
 from .cache import DiskCache
 from .files import is_within, walk
@@ -173,4 +181,6 @@ def _reading(target_model: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
             raise _missing(target_model) from error
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise Overloaded("the server has as many files and connections open as it may; raise ulimit -n") from error
         raise LoadFailed(f"{target_model!r} cannot be fetched: {error.strerror or error}") from error
