@@ -50,5 +50,11 @@ UNSUPPORTED: Final = {
     "SAGEMAKER_MODEL_SERVER_TIMEOUT": "set SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS, in seconds",
     "SAGEMAKER_NUM_MODEL_WORKERS": "set SAGEMAKER_MODEL_SERVER_WORKERS with the backend mms",
     "SAGEMAKER_STARTUP_TIMEOUT": "nothing waits that long",
+    "SAGEMAKER_MAX_HEAP_SIZE": "set SAGEMAKER_MODEL_SERVER_VMARGS=-Xmx...",
+    "SAGEMAKER_MAX_DIRECT_MEMORY_SIZE": "set SAGEMAKER_MODEL_SERVER_VMARGS=-XX:MaxDirectMemorySize=...",
+    "SAGEMAKER_MAX_RESPONSE_SIZE": "replies have no limit",
+    "SAGEMAKER_RESPONSE_TIMEOUT": "set SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS",
+    "SAGEMAKER_MODEL_STORE": "models are loaded from where POST /models says, or name a store: serve STORE",
+    "OMP_NUM_THREADS": "set MANYMODELS_THREADS",
     "CA_REPOSITORY_ARN": "no packages are installed at start; build them into the image",
 }
