@@ -111,6 +111,36 @@ def import_all(modules: Sequence[str], left_out: dict[str, str], restart: Callab
             restart(left_out)
 
 
+def fork(child: Callable[[], None]) -> int:
+    """Fork a process that runs `child` and ends; return its pid.
+
+    :raises OSError: if this process has other threads, or cannot be forked.
+    """
+    if (count := threads()) != 1:
+        raise OSError(
+            f"forking with {count} threads is not safe; a plugin starts them when it is imported: "
+            "mend or block it, or use --start-method spawn"
+        )
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        set_up_process(parent)
+        if (numpy := sys.modules.get("numpy")) is not None:
+            numpy.random.seed()  # every fork would draw the same numbers otherwise
+        child()
+        code = 0
+    except BaseException:
+        logger.exception("a forked process ended")
+    finally:
+        # Not sys.exit: the stack above is the zygote's.
+        os._exit(code)
+
+
 class Zygote:
     """Forks workers on request until the front closes the control connection."""
 
@@ -160,33 +190,14 @@ class Zygote:
         return True
 
     def _fork(self, connection: int, log: int) -> int:
-        if (count := threads()) != 1:
-            raise OSError(
-                f"forking with {count} threads is not safe; a plugin starts them when it is imported: "
-                "mend or block it, or use --start-method spawn"
-            )
-        parent = os.getpid()
-        pid = os.fork()
-        if pid:
-            return pid
-        code = 1
-        try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            set_up_process(parent)
+        def child() -> None:
             self._control.close()
             for fd in self._pipes:
                 os.close(fd)
-            if (numpy := sys.modules.get("numpy")) is not None:
-                numpy.random.seed()  # every fork would draw the same numbers otherwise
             with socket.socket(fileno=connection) as link:
                 run(link, log, self._plugins, self._config)
-            code = 0
-        except BaseException:
-            logger.exception("a worker ended")
-        finally:
-            # Not sys.exit: the stack above is the zygote's.
-            os._exit(code)
+
+        return fork(child)
 
     def _reap(self) -> None:
         while self._children:

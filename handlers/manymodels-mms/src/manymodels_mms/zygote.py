@@ -20,7 +20,7 @@ from typing import NoReturn
 import msgspec
 
 from manymodels.server.worker import set_up_process
-from manymodels.server.zygote import import_all, threads
+from manymodels.server.zygote import fork, import_all
 
 from . import service, worker
 from .messages import MESSAGE, Exited, Ready, ZygoteConfig, encode, kill_decoder
@@ -132,33 +132,14 @@ class Zygote:
         launcher.close()
 
     def _fork(self, argv: list[str], fds: list[int]) -> int:
-        if (count := threads()) != 1:
-            raise OSError(
-                f"forking with {count} threads is not safe; a plugin starts them when it is imported: "
-                "mend or block it, or use --start-method spawn"
-            )
-        parent = os.getpid()
-        pid = os.fork()
-        if pid:
-            return pid
-        code = 1
-        try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            set_up_process(parent)
+        def child() -> None:
             self._close()
             for number, fd in enumerate(fds, 1):
                 os.dup2(fd, number)
                 os.close(fd)
-            if (numpy := sys.modules.get("numpy")) is not None:
-                numpy.random.seed()  # every fork would draw the same numbers otherwise
             worker.run(argv)
-            code = 0
-        except BaseException:
-            logger.exception("a model process ended")
-        finally:
-            # Not sys.exit: the stack above is the zygote's.
-            os._exit(code)
+
+        return fork(child)
 
     def _close(self) -> None:
         """Close, in a fork, what is the zygote's: a launcher's connection must not outlive the launcher here."""
