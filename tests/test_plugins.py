@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from pools import Toys
 
-from manymodels import Artifact, Batch, Context, ModelSettings, Plugins, hookimpl, hookspecs
+from manymodels import Accelerated, Artifact, Batch, Context, ModelSettings, Plugins, hookimpl, hookspecs
 from manymodels.errors import BadArtifact, LoadFailed, NoPlugin, PluginError
 from manymodels.invocation import Answer, Invocation
 from manymodels.model import Model
@@ -398,6 +398,17 @@ def test_hook_batch() -> None:
     context, marker = Context("shop", "/m"), object()
     assert Plugins([("rows", Rows())]).bound("rows").batch(marker, context) is marker
     assert Plugins([("framework", Framework())]).bound("framework").batch(marker, context) is None
+
+
+def test_hook_accelerate() -> None:
+    class Fast(Framework):
+        @hookimpl
+        def accelerate(self, model: Accelerated) -> Accelerated:
+            return model
+
+    context, offer = Context("shop", "/m"), Accelerated("numpy", lambda data: data, probes=[])
+    assert Plugins([("fast", Fast())]).bound("fast").accelerate(offer, context) is offer
+    assert Plugins([("framework", Framework())]).bound("framework").accelerate(offer, context) is None
 
 
 def test_hook_unload(artifact: Callable[..., Artifact]) -> None:

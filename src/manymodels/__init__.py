@@ -1,5 +1,6 @@
 """manymodels: one server for thousands of small models, each named by TargetModel."""
 
+from .acceleration import Accelerated, LeftToOriginal
 from .artifact import Artifact, Manifest
 from .batching import Batch, RowBatch
 from .context import Context, ModelSettings
@@ -8,4 +9,15 @@ from .plugins import Plugins
 
 __version__ = "0.1.0"
 
-__all__ = ["Artifact", "Batch", "Context", "Manifest", "ModelSettings", "Plugins", "RowBatch", "hookimpl"]
+__all__ = [
+    "Accelerated",
+    "Artifact",
+    "Batch",
+    "Context",
+    "LeftToOriginal",
+    "Manifest",
+    "ModelSettings",
+    "Plugins",
+    "RowBatch",
+    "hookimpl",
+]

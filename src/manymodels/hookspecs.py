@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     import click
 
+    from .acceleration import Accelerated
     from .artifact import Artifact
     from .batching import Batch
     from .context import Context, ModelSettings
@@ -119,6 +120,21 @@ def batch(model: Any, context: Context) -> Batch | None:
     :param model: what ``load`` returned.
     :param context: the model, without a request.
     :returns: for instance ``manymodels.batching.RowBatch()``; None: each runs alone.
+    """
+
+
+@hookspec(firstresult=True)
+def accelerate(model: Any, context: Context) -> Accelerated | None:
+    """Offer a faster way to the same predictions.
+
+    Called after the model has answered for the first time, while its worker has nothing else to do, so
+    that no cold call waits for it. The platform compares it with ``predict_fn`` on the probes it comes
+    with, times both, and uses it only where it agrees within the operator's tolerance and is faster.
+
+    :param model: what ``load`` returned.
+    :param context: the model, without a request.
+    :returns: a ``manymodels.Accelerated``, whose predictor raises ``manymodels.LeftToOriginal`` for data it
+        does not take; None: the original serves.
     """
 
 

@@ -11,6 +11,7 @@ import msgspec
 import pluggy
 
 from . import defaults, hookspecs
+from .acceleration import Accelerated
 from .artifact import MANIFEST, Artifact
 from .batching import Batch
 from .context import Context, ModelSettings
@@ -64,6 +65,7 @@ class Bound:
         self._predict_fn = only("predict_fn")
         self._output_fn = only("output_fn")
         self._batch = only("batch")
+        self._accelerate = only("accelerate")
         self._unload = only("unload")
 
     def load(self, artifact: Artifact, context: Context) -> Any:
@@ -85,6 +87,10 @@ class Bound:
     def batch(self, model: Any, context: Context) -> Batch | None:
         """Call the ``batch`` hook."""
         return cast("Batch | None", self._batch(model=model, context=context))
+
+    def accelerate(self, model: Any, context: Context) -> Accelerated | None:
+        """Call the ``accelerate`` hook."""
+        return cast("Accelerated | None", self._accelerate(model=model, context=context))
 
     def unload(self, model: Any, context: Context) -> None:
         """Call the ``unload`` hook."""
