@@ -286,7 +286,7 @@ async def test_a_name_may_come_back_while_its_first_load_is_abandoned(toys: Toys
         call = asyncio.create_task(ask(pool, "other", wait=str(gate)))
         await gate.reached()
         abandoned = asyncio.create_task(pool.load("m", toys.artifact("m-1", version=1), BINDING))
-        await until(lambda: any(slot.control for slot in pool._shared), "the load is queued")
+        await until(lambda: any(slot.control for slot in pool._fleet.shared), "the load is queued")
         abandoned.cancel()
         await asyncio.gather(abandoned, return_exceptions=True)
         again = asyncio.create_task(pool.load("m", toys.artifact("m-2", version=2, wait=str(second)), BINDING))

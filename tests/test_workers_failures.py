@@ -168,7 +168,7 @@ async def test_a_model_that_hangs_when_it_is_loaded_again_is_ended_too(toys: Toy
         with pytest.raises(LoadFailed, match="ended because it ran past the deadline while it loaded 'm'"):
             await ask(pool, "m")
         assert (await ask(pool, "other"))["model"] == "other"
-        assert not pool._extra or all(slot.idle for slot in pool._extra)
+        assert not pool._fleet.extra or all(slot.idle for slot in pool._fleet.extra)
 
 
 async def test_a_model_that_cannot_be_loaded_again_fails_those_who_wait(toys: Toys) -> None:
@@ -200,7 +200,7 @@ async def test_what_a_dead_worker_had_not_begun_is_done_again(toys: Toys) -> Non
         second = asyncio.create_task(ask(pool, "a", kill="SIGSEGV"))
         others = [asyncio.create_task(ask(pool, "b")), asyncio.create_task(toys.load(pool, "c"))]
         waits = asyncio.create_task(ask(pool, "gone"))
-        await until(lambda: pool._shared[0].control, "the load is queued")
+        await until(lambda: pool._fleet.shared[0].control, "the load is queued")
         unload = asyncio.create_task(pool.unload("gone"))
         await asyncio.sleep(0)
         gate.open()

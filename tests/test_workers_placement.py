@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from pools import Gate, Toys, ask, ended, home, running, until
 
-from manymodels.server import workers as workers_module
+from manymodels.server import fleet
 from manymodels.server.workers import WorkerPool
 
 pytestmark = pytest.mark.anyio
@@ -80,7 +80,7 @@ async def test_a_model_often_slow_gets_a_worker_of_its_own(toys: Toys) -> None:
         for number in range(3):
             gate = toys.gate(f"gate-{number}")
             call = await block(pool, "slow", gate)
-            await until(lambda: pool._shared[0].stalled, "the worker counts as held up")
+            await until(lambda: pool._fleet.shared[0].stalled, "the worker counts as held up")
             gate.open()
             assert (await call)["pid"] == shared
         own = (await ask(pool, "slow"))["pid"]
@@ -101,7 +101,7 @@ async def test_a_model_often_slow_gets_a_worker_of_its_own(toys: Toys) -> None:
 async def test_all_workers_held_up_are_relieved_by_another(
     toys: Toys, start_method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers_module, "EXTRA_IDLE", 0.1)
+    monkeypatch.setattr(fleet, "EXTRA_IDLE", 0.1)
     async with running(start_method=start_method, slow_after=SOON) as pool:
         names = [f"m{number}" for number in range(12)]
         for name in names:
@@ -111,7 +111,7 @@ async def test_all_workers_held_up_are_relieved_by_another(
         shared = {home(pool, first), home(pool, second)}
         gates = [toys.gate("gate-1"), toys.gate("gate-2")]
         slow = [await block(pool, name, gate) for name, gate in zip((first, second), gates, strict=True)]
-        await until(lambda: all(slot.stalled for slot in pool._shared), "both workers count as held up")
+        await until(lambda: all(slot.stalled for slot in pool._fleet.shared), "both workers count as held up")
         others = [name for name in names if name not in (first, second)]
         answers = await asyncio.gather(*(ask(pool, name) for name in others))
         extra = {answer["pid"] for answer in answers}
@@ -149,7 +149,7 @@ async def test_unloading_does_not_wait_for_a_held_up_worker(toys: Toys) -> None:
         await toys.load(pool, "m")
         gate = toys.gate()
         call = await block(pool, "slow", gate)
-        await until(lambda: pool._shared[0].stalled, "the worker counts as held up")
+        await until(lambda: pool._fleet.shared[0].stalled, "the worker counts as held up")
         await pool.unload("m")
         assert not call.done()
         # The name is free at once, for another model.
@@ -157,7 +157,7 @@ async def test_unloading_does_not_wait_for_a_held_up_worker(toys: Toys) -> None:
         assert (await ask(pool, "m"))["version"] == 2
         gate.open()
         await call
-        await until(lambda: pool._shared[0].idle, "the old model is unloaded")
+        await until(lambda: pool._fleet.shared[0].idle, "the old model is unloaded")
         assert (await ask(pool, "m"))["version"] == 2
 
 
@@ -167,7 +167,7 @@ async def test_held_up_models_stay_within_the_budget(toys: Toys) -> None:
         await toys.load(pool, "large", kept=35 << 20)
         gate = toys.gate()
         call = await block(pool, "slow", gate)
-        await until(lambda: pool._shared[0].stalled, "the worker counts as held up")
+        await until(lambda: pool._fleet.shared[0].stalled, "the worker counts as held up")
         waits = asyncio.create_task(ask(pool, "large"))
         await asyncio.sleep(2 * SOON)
         # A second copy does not fit: it waits for its turn.
@@ -185,7 +185,9 @@ async def test_what_found_no_place_moves_as_soon_as_there_is_one(toys: Toys) -> 
         calls = {}
         for name, gate in gates.items():  # the worker, then the one extra worker there may be
             calls[name] = await block(pool, name, gate)
-            await until(lambda: all(slot.stalled for slot in (*pool._shared, *pool._extra)), "all are held up")
+            await until(
+                lambda: all(slot.stalled for slot in (*pool._fleet.shared, *pool._fleet.extra)), "all are held up"
+            )
         waits = asyncio.create_task(ask(pool, "c"))
         await asyncio.sleep(2 * SOON)
         assert not waits.done()

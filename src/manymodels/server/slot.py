@@ -7,26 +7,22 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
 
-from ..errors import InvocationTimeout, ManyModelsError
-from ..invocation import Answer, Invocation
-from ..plugins import Binding
+from ..errors import ManyModelsError
+from .jobs import Call, Job, Resident
 from .launcher import Process
 from .messages import (
     Answered,
     Cancel,
     Dropped,
     Failed,
-    Failure,
     Frames,
     Load,
     Loaded,
     Run,
-    ToWorker,
     Unload,
     frame,
     to_front_decoder,
@@ -38,79 +34,12 @@ logger = logging.getLogger(__name__)
 #: Bytes of bodies in one frame, beyond its first invocation.
 FRAME_BYTES = 8 << 20
 
-_numbers = itertools.count(1)
-
-
-@dataclass(eq=False)
-class Resident:
-    """A model that is loaded, or being loaded for the first time."""
-
-    name: str
-    path: str
-    binding: Binding
-    #: Differs for another content under the same name.
-    version: str
-    #: Shared slots by preference; the first is its home.
-    ranking: list[Slot] = field(default_factory=list)
-    #: The slot it has for itself, once it has shown that it is no good neighbour.
-    own: Slot | None = None
-    #: Memory a copy takes, in bytes, as last measured.
-    bytes: int = 0
-    load_seconds: float = 0.0
-    notes: list[str] = field(default_factory=list)
-    #: Invocations that wait or run.
-    waiting: int = 0
-    loaded: bool = False
-    removed: bool = False
-    #: What workers know it by: a name may come back for another model before the worker let go of the first.
-    number: int = field(default_factory=lambda: next(_numbers))
-
-
-@dataclass(eq=False)
-class Call:
-    """An invocation that waits for its answer."""
-
-    resident: Resident
-    invocation: Invocation
-    future: asyncio.Future[Answer]
-    #: Event loop times, in seconds.
-    deadline: float
-    asked: float
-    began: float = 0.0
-
-
-@dataclass(eq=False)
-class Job:
-    """Something a worker was told to do."""
-
-    resident: Resident
-    #: The invocations of a `Run`; empty for a load or unload, and when they were moved elsewhere.
-    calls: list[Call] = field(default_factory=list)
-    kind: type[Run] | type[Load] | type[Unload] = Run
-    #: Whether it was given up, and the worker asked to leave it out.
-    moved: bool = False
-    #: Done when a load or unload that somebody waits for is.
-    done: asyncio.Future[None] | None = None
-    number: int = field(default_factory=lambda: next(_numbers))
-
-    def message(self) -> ToWorker:
-        """Return what the worker is sent."""
-        if self.kind is Run:
-            return Run(self.number, self.resident.number, [call.invocation for call in self.calls])
-        if self.kind is Load:
-            resident = self.resident
-            return Load(self.number, resident.number, resident.name, resident.path, resident.binding)
-        return Unload(self.number, self.resident.number)
-
 
 class Owner(Protocol):
     """What a slot tells of itself."""
 
     def on_loaded(self, slot: Slot, resident: Resident, message: Loaded) -> None:
         """A model was loaded."""
-
-    def on_load_failed(self, slot: Slot, resident: Resident, job: Job, error: ManyModelsError) -> None:
-        """A model could not be loaded; `job` may be waited for."""
 
     def on_lost(self, slot: Slot) -> None:
         """The worker ended."""
@@ -132,6 +61,8 @@ class Slot(asyncio.Protocol):
         self.pending: dict[Resident, deque[Call]] = {}
         #: Memory of each model it holds, in bytes.
         self.held: dict[Resident, int] = {}
+        #: Their sum.
+        self.bytes = 0
         self.loading: set[Resident] = set()
         #: Whether its job has run for so long that others should not wait for it.
         self.stalled = False
@@ -278,21 +209,23 @@ class Slot(asyncio.Protocol):
         self._begin()
         if isinstance(message, Answered):
             for call, outcome in zip(job.calls, message.outcomes, strict=False):  # none, if they were moved elsewhere
-                _settle(call, outcome)
+                call.settle(outcome)
         elif isinstance(message, Loaded):
             self.loading.discard(job.resident)
-            self.held[job.resident] = message.bytes
+            self._hold(job.resident, message.bytes)
             self._owner.on_loaded(self, job.resident, message)
-            _finish(job.done)
+            job.finish()
         elif isinstance(message, Failed) and job.kind is Load:
             self.loading.discard(job.resident)
-            self._owner.on_load_failed(self, job.resident, job, message.failure.error())
+            error = message.failure.error()
+            job.fail(error)
+            self.fail(job.resident, error)
         elif isinstance(message, Failed):
             for call in job.calls:
-                _settle(call, message.failure)
+                call.fail(message.failure.error())
         else:
-            self.held.pop(job.resident, None)
-            _finish(job.done)
+            self.bytes -= self.held.pop(job.resident, 0)
+            job.finish()
 
     # -- When others should not wait for it --
 
@@ -331,6 +264,7 @@ class Slot(asyncio.Protocol):
         self.process = None
         self.sent.clear()
         self.held.clear()
+        self.bytes = 0
         self.loading.clear()
         self.stalled = False
         return running, rest
@@ -342,6 +276,15 @@ class Slot(asyncio.Protocol):
         for calls in self.pending.values():
             yield from calls
 
+    def _hold(self, resident: Resident, count: int) -> None:
+        self.bytes += count - self.held.get(resident, 0)
+        self.held[resident] = count
+
+    def fail(self, resident: Resident, error: ManyModelsError) -> None:
+        """Answer a model's waiting invocations: it cannot be loaded."""
+        for call in self.drop(resident):
+            call.fail(error)
+
     def drop(self, resident: Resident) -> Iterator[Call]:
         """Take a model's waiting invocations out of the queue."""
         yield from self.pending.pop(resident, ())
@@ -351,13 +294,13 @@ class Slot(asyncio.Protocol):
         for resident, calls in list(self.pending.items()):
             for call in calls:
                 if call.deadline <= now:
-                    _expire(call, "was still waiting for its turn")
+                    call.expire("was still waiting for its turn")
             if all(call.future.done() for call in calls):
                 del self.pending[resident]
         if self.sent:
             for call in self.sent[0].calls:
                 if call.deadline <= now:
-                    _expire(call, "was still running")
+                    call.expire("was still running")
 
 
 def _fits(message: Any, job: Job) -> bool:
@@ -365,26 +308,3 @@ def _fits(message: Any, job: Job) -> bool:
     if isinstance(message, Answered):
         return job.kind is Run and len(message.outcomes) >= len(job.calls)
     return isinstance(message, Failed) or job.kind is (Load if isinstance(message, Loaded) else Unload)
-
-
-def _settle(call: Call, outcome: Answer | Failure) -> None:
-    if call.future.done():
-        return
-    if isinstance(outcome, Failure):
-        call.future.set_exception(outcome.error())
-    else:
-        outcome.timings["queue"] = call.began - call.asked
-        call.future.set_result(outcome)
-
-
-def _expire(call: Call, state: str) -> None:
-    if not call.future.done():
-        seconds = call.deadline - call.asked
-        call.future.set_exception(
-            InvocationTimeout(f"{call.resident.name!r} did not answer within {seconds:.3g} s: the invocation {state}")
-        )
-
-
-def _finish(future: asyncio.Future[None] | None) -> None:
-    if future is not None and not future.done():
-        future.set_result(None)

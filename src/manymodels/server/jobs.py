@@ -1,0 +1,119 @@
+"""What models, invocations and orders to workers are to the front."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..errors import InvocationTimeout, ManyModelsError, ModelNotFound
+from ..invocation import Answer, Invocation
+from ..plugins import Binding
+from .messages import Failure, Load, Run, ToWorker, Unload
+
+if TYPE_CHECKING:
+    from .slot import Slot
+
+_numbers = itertools.count(1)
+
+
+@dataclass(eq=False, slots=True)
+class Resident:
+    """A model that is loaded, or being loaded for the first time."""
+
+    name: str
+    path: str
+    binding: Binding
+    #: Differs for another content under the same name.
+    version: str
+    #: Shared slots by preference; the first is its home.
+    ranking: list[Slot] = field(default_factory=list)
+    #: The slot it has for itself, once it has shown that it is no good neighbour.
+    own: Slot | None = None
+    #: Memory a copy takes, in bytes, as last measured.
+    bytes: int = 0
+    load_seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    #: Invocations that wait or run.
+    waiting: int = 0
+    loaded: bool = False
+    removed: bool = False
+    #: What workers know it by: a name may come back for another model before the worker let go of the first.
+    number: int = field(default_factory=lambda: next(_numbers))
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """An invocation that waits for its answer."""
+
+    resident: Resident
+    invocation: Invocation
+    future: asyncio.Future[Answer]
+    #: Event loop times, in seconds.
+    deadline: float
+    asked: float
+    began: float = 0.0
+
+    def settle(self, outcome: Answer | Failure) -> None:
+        """Hand over what the worker said, if it is still waited for."""
+        if isinstance(outcome, Failure):
+            self.fail(outcome.error())
+        elif not self.future.done():
+            outcome.timings["queue"] = self.began - self.asked
+            self.future.set_result(outcome)
+
+    def fail(self, error: ManyModelsError) -> None:
+        """Answer with an error, if it is still waited for."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def expire(self, state: str) -> None:
+        """Answer that the deadline has passed."""
+        seconds = self.deadline - self.asked
+        self.fail(
+            InvocationTimeout(f"{self.resident.name!r} did not answer within {seconds:.3g} s: the invocation {state}")
+        )
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """Something a worker was told to do."""
+
+    resident: Resident
+    #: The invocations of a `Run`; empty for a load or unload, and when they were moved elsewhere.
+    calls: list[Call] = field(default_factory=list)
+    kind: type[Run] | type[Load] | type[Unload] = Run
+    #: Whether it was given up, and the worker asked to leave it out.
+    moved: bool = False
+    #: Done when a load or unload that somebody waits for is.
+    done: asyncio.Future[None] | None = None
+    number: int = field(default_factory=lambda: next(_numbers))
+
+    def message(self) -> ToWorker:
+        """Return what the worker is sent."""
+        if self.kind is Run:
+            return Run(self.number, self.resident.number, [call.invocation for call in self.calls])
+        if self.kind is Load:
+            resident = self.resident
+            return Load(self.number, resident.number, resident.name, resident.path, resident.binding)
+        return Unload(self.number, self.resident.number)
+
+    def finish(self) -> None:
+        """Tell who waits that it is done."""
+        if self.done is not None and not self.done.done():
+            self.done.set_result(None)
+
+    def fail(self, error: ManyModelsError) -> None:
+        """Answer all who wait for it with an error."""
+        for call in self.calls:
+            call.fail(error)
+        if self.done is not None and not self.done.done():
+            self.done.set_exception(error)
+
+
+def unloaded(calls: Iterable[Call]) -> None:
+    """Answer invocations of a model that was unloaded meanwhile."""
+    for call in calls:
+        call.fail(ModelNotFound(f"{call.resident.name!r} was unloaded"))

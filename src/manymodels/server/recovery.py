@@ -1,0 +1,87 @@
+"""What follows when a worker process ends: whom it fails, who is blamed, and a new worker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+
+from ..errors import LoadFailed, ManyModelsError, OutOfMemory, WorkerDied
+from .budget import Budget
+from .conduct import Conduct
+from .fleet import RETRY, Fleet
+from .jobs import Job
+from .launcher import describe_exit
+from .messages import Load, Run
+from .placement import Placement
+from .slot import Slot
+
+logger = logging.getLogger(__name__)
+
+#: Seconds a worker that closed its connection has to end by itself.
+EXIT_WAIT = 1.0
+
+
+class Recovery:
+    """Settles what lost workers leave behind."""
+
+    def __init__(self, fleet: Fleet, placement: Placement, budget: Budget, conduct: Conduct) -> None:
+        self._fleet = fleet
+        self._placement = placement
+        self._budget = budget
+        self._conduct = conduct
+
+    async def recover(self, slot: Slot) -> None:
+        """Settle what the worker that ended was doing, and start another."""
+        assert slot.process is not None
+        exited = slot.process.exited
+        # A worker of its own that goes with its model did nothing wrong.
+        blamed = slot.ending is not None or self._fleet.wanted(slot)
+        if blamed and slot.ending is None:
+            await asyncio.wait([exited], timeout=EXIT_WAIT)
+        if not exited.done():
+            self._fleet.end(slot, "closed its connection and was ended")
+        code = await asyncio.shield(exited)  # others wait for it too
+        self._budget.lose(slot)
+        running, rest = slot.reset()
+        reason = slot.ending or describe_exit(code)
+        if running is not None and blamed:
+            self._blame(running, reason, by_kernel=code == -signal.SIGKILL and slot.ending is None)
+        for job in rest:
+            self._replace(job)
+        if self._fleet.wanted(slot):
+            logger.info("%s is started again: it %s", slot.name, reason)
+            if running is None and asyncio.get_running_loop().time() - slot.connected < RETRY:
+                await asyncio.sleep(RETRY)  # it cannot even start
+            await self._fleet.connect(slot)
+
+    def _replace(self, job: Job) -> None:
+        """Do elsewhere, or again, a job that a worker which ended had not begun."""
+        if job.kind is Run:
+            self._placement.move(job.calls)
+        elif job.kind is Load and job.done is not None:
+            self._placement.load(job)
+        else:
+            job.finish()  # the model went with the worker
+
+    def _blame(self, job: Job, reason: str, *, by_kernel: bool) -> None:
+        """Answer the job a worker ended in, and remember whose it was."""
+        resident = job.resident
+        logger.error("its worker process %s", reason, extra={"model": resident.name})
+        error: ManyModelsError
+        if job.kind is Run:
+            error = WorkerDied(f"the worker process of {resident.name!r} {reason} while it answered")
+        elif by_kernel:
+            error = OutOfMemory(f"memory ran out while loading {resident.name!r}: its worker process {reason}")
+        else:
+            error = LoadFailed(f"the worker process {reason} while it loaded {resident.name!r}")
+        self._conduct.killed(resident.name, resident.version, reason)
+        if job.kind is Load:
+            for slot in self._fleet.slots():
+                slot.fail(resident, error)
+        if job.kind is Run or job.kind is Load:
+            job.fail(error)
+        else:
+            job.finish()
+        if resident.loaded and not resident.removed and self._conduct.isolated(resident.name, resident.version):
+            self._placement.isolate(resident)
