@@ -24,15 +24,24 @@ def as_trained(table: Any, model: SklearnModel) -> Any:
     import pandas as pd
 
     if numeric and not np.isnan(table).all(axis=0).any():
-        return pd.DataFrame(table, columns=list(names))
-    return pd.DataFrame({name: _series(table[:, index]) for index, name in enumerate(names)})
-
-
-def _series(values: np.ndarray[Any, Any]) -> Any:
-    import pandas as pd
-
-    # A column of nothing but NaN may be one of text, where floats break scikit-learn's encoders;
-    # where numbers are wanted, objects do no harm.
-    numbers = not any(isinstance(value, str) for value in values) and any(value == value for value in values)
+        return pd.DataFrame(table, columns=model.columns)
+    numbers = [index for index, values in enumerate(table.T.tolist()) if _all_numbers(values)]
+    others = [index for index in range(len(names)) if index not in numbers]
+    # Two blocks put together, named by position first: a Series for each column takes four times as long.
     # Text stays objects: the dtype pandas would choose differs by its version.
-    return pd.Series(values, dtype=np.float64 if numbers else object)
+    blocks = [
+        pd.DataFrame(table[:, numbers].astype(np.float64), columns=numbers),
+        pd.DataFrame(table[:, others], columns=others, dtype=object),
+    ]
+    frame = pd.concat(blocks, axis=1).reindex(columns=range(len(names)))
+    frame.columns = model.columns
+    return frame
+
+
+def _all_numbers(values: list[Any]) -> bool:
+    """Return whether a column is one of numbers, some of them at least not missing.
+
+    A column of nothing but NaN may be one of text, where floats break scikit-learn's encoders; where numbers
+    are wanted, objects do no harm.
+    """
+    return not any(isinstance(value, str) for value in values) and any(value == value for value in values)

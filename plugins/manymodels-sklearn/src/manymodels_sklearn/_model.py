@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -38,6 +39,13 @@ class SklearnModel:
     needs_frame: bool
     #: Whether it takes texts instead of rows.
     takes_documents: bool
+
+    @cached_property
+    def columns(self) -> Any:
+        """The feature names as pandas' Index, which to make takes longer than a DataFrame of one row."""
+        import pandas as pd
+
+        return pd.Index(self.feature_names or ())
 
     def __getattr__(self, name: str) -> Any:
         """Return an attribute of the estimator."""
