@@ -16,6 +16,7 @@ from manymodels import errors, hookspecs
 from manymodels.cli import cli
 from manymodels.cli.options import display
 from manymodels.errors import BY_NAME
+from manymodels.metrics.exposition import DEFINITIONS
 from manymodels.server.memory import RESERVE, SHARE
 from manymodels.settings import Settings, variables
 
@@ -66,6 +67,7 @@ def documents() -> dict[str, str]:
         "settings.md": _settings,
         "errors.md": _errors,
         "cli.md": _cli,
+        "metrics.md": _metrics,
     }
     note = "<!-- Written by docs/generate.py; change the code it is made from, then run that. -->\n\n"
     return {name: note + "\n".join(page()).rstrip() + "\n" for name, page in pages.items()}
@@ -180,6 +182,58 @@ does not exist is answered with 404, a method that it does not take with 405.
     yield "| error | meaning | what to do |\n|---|---|---|"
     for name, error in BY_NAME.items():
         yield f"| `{name}` | {_prose(' '.join((error.__doc__ or '').split()))} | {_REMEDIES[name]} |"
+
+
+# -- Metrics --
+
+
+def _metrics() -> Iterator[str]:
+    yield """# Metrics
+
+`GET /metrics` answers Prometheus, in its text format or, where it asks for that, in OpenMetrics. Counts begin at the
+start of the server. Times are in seconds, memory is in bytes.
+
+```yaml
+scrape_configs:
+  - job_name: manymodels
+    static_configs:
+      - targets: ["localhost:8080"]
+```
+"""
+    yield "| metric | type | labels | |\n|---|---|---|---|"
+    for metric in DEFINITIONS:
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        kind = metric.kind.__name__.removesuffix("MetricFamily").lower()
+        yield f"| `{metric.name}` | {kind} | {labels} | {metric.help} |"
+    yield """
+A histogram has `_bucket`, `_sum` and `_count`. The server's own process is described by the usual `process_...`
+metrics. A request that no model was asked for, such as one whose body is too large, is in none of them.
+
+## Models
+
+Each model costs Prometheus some twenty series, so only the most active have their own: `metrics_models`, 50 unless
+set. All others are counted as `model="other"`. A model keeps its series until another has twice its requests, and for
+ten minutes at least. What it did before it had them stays in `other`, so no series ever decreases; those of a model
+that comes back begin anew at zero. Take the rate of each series before the sum, as always:
+
+```text
+# invocations per second, of all models
+sum(rate(manymodels_invocations_total[5m]))
+
+# share of them that fail through no fault of the client, by model
+sum by (model) (rate(manymodels_invocations_total{status="5xx"}[5m]))
+  / sum by (model) (rate(manymodels_invocations_total[5m]))
+
+# the slowest hundredth, of the ten models for which it is the slowest
+topk(10, histogram_quantile(0.99, sum by (model, le) (rate(manymodels_invocation_seconds_bucket[5m]))))
+
+# share of invocations that found their model loaded
+rate(manymodels_cache_hits_total[5m])
+  / (rate(manymodels_cache_hits_total[5m]) + rate(manymodels_cache_misses_total[5m]))
+
+# too little memory: models that are evicted to make room come back again and again
+rate(manymodels_evictions_total{reason="room"}[5m]) > 1
+```"""
 
 
 # -- Command line --

@@ -14,6 +14,7 @@ from pluggy import HookCaller
 import manymodels
 from manymodels import Plugins, errors
 from manymodels.cli import cli
+from manymodels.metrics.exposition import DEFINITIONS, Definition
 from manymodels.settings import Settings, variables
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,6 +70,15 @@ def test_error_is_documented(name: str) -> None:
     assert re.search(rf"\b{name} +{error.status}\b", tree), "the tree of errors.py shows the class and its status"
     assert re.search(rf"^\| `{name}` \| {error.status} \|.* {error.aws[0]} {error.aws[1]}", statuses, re.MULTILINE)
     assert re.search(rf"^\| `{name}` \| \S.* \| \S.* \|$", remedies, re.MULTILINE)
+
+
+@pytest.mark.parametrize("metric", DEFINITIONS, ids=lambda metric: metric.name)
+def test_metric_is_documented_and_tested(metric: Definition) -> None:
+    assert re.search(
+        rf"^\| `{metric.name}` \| \w+ \| .*\| {re.escape(metric.help)} \|$", page("metrics.md"), re.MULTILINE
+    )
+    tests = (ROOT / "tests" / "test_metrics_serve.py").read_text()
+    assert re.search(rf'"{metric.name.removeprefix("manymodels_")}(_count|_sum|_bucket)?"', tests)
 
 
 @pytest.mark.parametrize("name", cli.commands)

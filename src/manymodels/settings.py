@@ -140,6 +140,13 @@ class Settings(BaseSettings):
         validation_alias=_env("submit_directory", "SAGEMAKER_SUBMIT_DIRECTORY"),
         description="Folder or .tar.gz with one script for all models.",
     )
+    metrics_models: int = Field(
+        50,
+        ge=0,
+        le=1000,
+        validation_alias=_env("metrics_models"),
+        description='Models that GET /metrics shows one by one, the most active; the rest are together, as "other".',
+    )
     multi_model: bool = Field(
         False,
         validation_alias=_env("multi_model", "SAGEMAKER_MULTI_MODEL"),

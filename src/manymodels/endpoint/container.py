@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 
 from ..artifact import Artifact
-from ..errors import BadArtifact, BadTargetModel, ManyModelsError, ModelNotReady, RequestError
+from ..errors import BadArtifact, BadTargetModel, ManyModelsError, ModelAlreadyLoaded, ModelNotReady
 from ..invocation import Answer, Invocation
 from ..plugins import Binding, Plugins
 from ..sagemaker import MODEL_DIR
-from ..server import ModelDescription, ModelServer
+from ..server import ModelServer
 from ..settings import Settings
+from .measured import SINGLE, Measured, counted
 
 logger = logging.getLogger(__name__)
 
 
-class Container:
+class Container(Measured):
     """A multi-model container: whoever speaks the container API decides what is loaded."""
 
     multi_model = True
 
     def __init__(self, server: ModelServer, plugins: Plugins, settings: Settings) -> None:
-        self._server = server
+        super().__init__(server, settings)
         self._plugins = plugins
-        self._settings = settings
 
     async def start(self) -> None:
         """Start the model server, ready for any framework."""
@@ -36,25 +37,34 @@ class Container:
         """Stop the model server."""
         await self._server.stop()
 
-    def ready(self) -> bool:
-        """Say whether models can be loaded and invoked; none has to be."""
-        return self._server.healthy()
-
+    @counted
     async def invoke(self, target_model: str | None, invocation: Invocation) -> Answer:
         """Answer an invocation of a loaded model, named by the TargetModel header."""
         if target_model is None:
             raise BadTargetModel("the TargetModel header is missing; name one of the loaded models")
-        return await self.invoke_loaded(target_model, invocation)
+        return await self._invoke(target_model, invocation)
 
+    @counted
     async def invoke_loaded(self, name: str, invocation: Invocation) -> Answer:
         """Answer an invocation of a loaded model."""
-        return await self._server.invoke(name, invocation, self._settings.invocation_timeout)
+        return await self._invoke(name, invocation)
+
+    def _invoke(self, name: str, invocation: Invocation) -> Awaitable[Answer]:
+        return self._server.invoke(name, invocation, self._settings.invocation_timeout)
 
     async def load(self, name: str, url: str) -> None:
         """Load the unpacked artifact at the path `url`."""
         path = Path(url)
-        binding = await asyncio.get_running_loop().run_in_executor(None, self._bind, name, path)
-        await self._server.load(name, path, binding)
+        start = time.perf_counter()
+        try:
+            binding = await asyncio.get_running_loop().run_in_executor(None, self._bind, name, path)
+            await self._server.load(name, path, binding)
+        except ModelAlreadyLoaded:
+            raise
+        except ManyModelsError as error:
+            self._metrics.load_failed(error)
+            raise
+        self._metrics.loaded(time.perf_counter() - start)
 
     def _bind(self, name: str, path: Path) -> Binding:
         if not path.is_absolute() or not path.is_dir():
@@ -63,15 +73,9 @@ class Container:
 
     async def unload(self, name: str) -> None:
         """Unload a model."""
+        start = time.perf_counter()
         await self._server.unload(name)
-
-    def models(self) -> list[ModelDescription]:
-        """Return the loaded models, sorted by name."""
-        return self._server.models()
-
-    def describe(self, name: str) -> ModelDescription:
-        """Return one loaded model."""
-        return self._server.describe(name)
+        self._metrics.evicted("request", time.perf_counter() - start)
 
     def artifacts(self) -> Iterator[str]:
         """Yield the names of the loaded models: a container knows no others."""
@@ -83,7 +87,7 @@ class SingleModel(Container):
 
     multi_model = False
     #: The name it has in the container API.
-    NAME = "model"
+    NAME = SINGLE
 
     def __init__(self, server: ModelServer, plugins: Plugins, settings: Settings) -> None:
         super().__init__(server, plugins, settings)
@@ -117,13 +121,14 @@ class SingleModel(Container):
         """Say whether the model is loaded."""
         return self._error is None and super().ready()
 
+    @counted
     async def invoke(self, target_model: str | None, invocation: Invocation) -> Answer:
         """Answer an invocation of the model."""
         if target_model is not None:
-            raise RequestError(
+            raise BadTargetModel(
                 "this server holds a single model and does not support the TargetModel header; leave it out, "
                 "or serve a model store"
             )
         if self._error is not None:
             raise self._error
-        return await self.invoke_loaded(self.NAME, invocation)
+        return await self._invoke(self.NAME, invocation)

@@ -26,9 +26,10 @@ from ..errors import (
 )
 from ..invocation import Answer, Invocation
 from ..plugins import Binding, Plugins
-from ..server import ModelDescription, ModelServer
+from ..server import ModelServer
 from ..settings import Settings
 from ..store import Found, Store
+from .measured import Measured, counted
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -50,6 +51,13 @@ THREADS = 32
 SAMPLE = 100
 SAMPLE_SIZE = 16 << 20
 SAMPLE_SECONDS = 2.0
+#: Why a model is unloaded, in the metrics and in the log.
+REASONS = {
+    "room": "to make room",
+    "replaced": "its artifact was replaced",
+    "gone": "its artifact is gone",
+    "request": "on request",
+}
 
 
 @dataclass
@@ -82,16 +90,15 @@ class _Timings:
     load: float = 0.0
 
 
-class Endpoint:
+class Endpoint(Measured):
     """Serves a model store."""
 
     multi_model = True
 
     def __init__(self, store: Store, server: ModelServer, plugins: Plugins, settings: Settings) -> None:
+        super().__init__(server, settings)
         self._store = store
-        self._server = server
         self._plugins = plugins
-        self._settings = settings
         self._model_settings = settings.model_settings()
         #: Least recently used first.
         self._residents: OrderedDict[str, _Resident] = OrderedDict()
@@ -139,12 +146,9 @@ class Endpoint:
         await self._server.stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def ready(self) -> bool:
-        """Say whether models can be loaded and invoked; none has to be."""
-        return self._server.healthy()
-
     # -- Invocations --
 
+    @counted
     async def invoke(self, target_model: str | None, invocation: Invocation) -> Answer:
         """Answer an invocation; the model is fetched and loaded first if it has to be."""
         if target_model is None:
@@ -155,11 +159,16 @@ class Endpoint:
         timeout = self._settings.invocation_timeout
         resident = self._residents.get(target_model)
         if resident is not None and time.monotonic() < resident.fresh_until:
+            self._metrics.hits += 1
             return await self._invoke(target_model, resident, invocation, timeout)
         start = time.monotonic()
         timings = await self._ready(target_model, start + timeout)
         while (resident := self._residents.get(target_model)) is None:  # it had to make room for others at once
             timings = await self._ready(target_model, start + timeout)
+        if timings.load:
+            self._metrics.missed(time.monotonic() - start)
+        else:
+            self._metrics.hits += 1
         answer = await self._invoke(target_model, resident, invocation, max(start + timeout - time.monotonic(), 0.001))
         answer.timings["fetch"] = timings.fetch
         answer.timings["load"] = timings.load
@@ -208,7 +217,7 @@ class Endpoint:
         try:
             found = await self._in_thread(lambda: self._store.find(target_model))
         except ModelNotFound:
-            await self._evict(target_model, "its artifact is gone")
+            await self._evict(target_model, "gone")
             await self._forget(target_model)
             raise
         except LoadFailed as error:
@@ -223,7 +232,7 @@ class Endpoint:
             if resident.found.version == found.version:
                 resident.fresh_until = time.monotonic() + self._settings.store_refresh
                 return timings
-            await self._evict(target_model, "its artifact was replaced")
+            await self._evict(target_model, "replaced")
         if (opened := self._opened.get(target_model)) is not None and opened.version != found.version:
             await self._forget(target_model)
         failure = self._failures.get(target_model)
@@ -233,6 +242,7 @@ class Endpoint:
             await self._load(found, timings)
         except (LoadFailed, OutOfMemory) as error:
             logger.error("cannot be loaded: %s", error, extra={"model": target_model})
+            self._metrics.load_failed(error)
             if not (isinstance(error, OutOfMemory) and error.eviction_helps):
                 self._remember(target_model, found.version, error.again())
                 await self._forget(target_model)
@@ -256,6 +266,7 @@ class Endpoint:
                     raise
         now = time.monotonic()
         timings.load = now - start - timings.fetch
+        self._metrics.loaded(timings.load, timings.fetch)
         self._residents[name] = _Resident(found, now + self._settings.store_refresh)
         logger.info(
             "loaded",
@@ -307,7 +318,7 @@ class Endpoint:
         while True:
             victim = next((name for name, resident in self._residents.items() if resident.in_use == 0), None)
             if victim is not None:
-                await self._evict(victim, "to make room")
+                await self._evict(victim, "room")
                 return True
             self._room.clear()
             try:
@@ -317,10 +328,14 @@ class Endpoint:
                 return False
 
     async def _evict(self, name: str, reason: str) -> None:
-        """Unload a model once its last invocation has ended."""
+        """Unload a model once its last invocation has ended.
+
+        :param reason: a key of `REASONS`.
+        """
         resident = self._residents.pop(name, None)
         if resident is None:
             return
+        start = time.monotonic()
         left = self._leaving[name] = asyncio.Event()
         try:
             if resident.in_use:
@@ -331,12 +346,14 @@ class Endpoint:
         finally:
             del self._leaving[name]
             left.set()
-        logger.info("unloaded %s", reason, extra={"model": name})
-        if reason != "to make room":
+        self._metrics.evicted(reason, time.monotonic() - start)
+        logger.info("unloaded %s", REASONS[reason], extra={"model": name})
+        if reason != "room":
             await self._forget(name)
 
     # -- The container API --
 
+    @counted
     async def invoke_loaded(self, name: str, invocation: Invocation) -> Answer:
         """Answer an invocation of a loaded model."""
         resident = self._residents.get(name)
@@ -359,15 +376,7 @@ class Endpoint:
         """Unload a model once its last invocation has ended."""
         if name not in self._residents:
             raise ModelNotFound(f"{name!r} is not loaded")
-        await self._evict(name, "on request")
-
-    def models(self) -> list[ModelDescription]:
-        """Return the loaded models, sorted by name."""
-        return self._server.models()
-
-    def describe(self, name: str) -> ModelDescription:
-        """Return one loaded model."""
-        return self._server.describe(name)
+        await self._evict(name, "request")
 
     def artifacts(self) -> Iterator[str]:
         """Yield the TargetModels of the store; blocks."""

@@ -59,3 +59,9 @@ class Role(Protocol):
 
     def artifacts(self) -> Iterator[str]:
         """Yield the TargetModels that can be invoked; blocks."""
+
+    async def metrics(self, accept: str) -> Answer:
+        """Return the metrics for Prometheus.
+
+        :param accept: the Accept header of who asks.
+        """

@@ -127,6 +127,7 @@ class Application:
             Route("/endpoints/{endpoint:path}/invocations", Resource(aws, POST=self.invoke_endpoint)),
             Route("/models/{model:path}/invoke", Resource(container, POST=self.invoke_loaded)),
             Route("/ping", Resource(container, GET=self.ping)),
+            Route("/metrics", Resource(container, GET=self.metrics)),
             Route("/models", Resource(container, GET=self.list_models, POST=self.load)),
             Route("/models/{model:path}", Resource(container, GET=self.describe, DELETE=self.unload)),
             Route("/execution-parameters", Resource(container, GET=self.execution_parameters)),
@@ -221,6 +222,11 @@ class Application:
         if token is not None:
             content["nextPageToken"] = token
         return Reply.json(200, content, request.id)
+
+    async def metrics(self, request: Request) -> Reply:
+        """``GET /metrics``: the counts, for Prometheus."""
+        result = await self._role.metrics(request.accept or "")
+        return Reply(result.status, result.body, result.content_type, request.id)
 
     async def no_route(self, request: Request) -> Reply:
         """Answer any other path."""

@@ -9,6 +9,7 @@ from typing import Protocol
 import msgspec
 
 from ..invocation import Answer, Invocation
+from ..metrics import Metrics, ServerState
 from ..plugins import Binding
 
 
@@ -35,6 +36,9 @@ class ModelServer(Protocol):
     Found through the entry-point group ``manymodels.backends``: a callable that takes
     the `Settings` and returns an object of this kind.
     """
+
+    #: What happens here, and in the role above, is counted in it.
+    metrics: Metrics
 
     async def start(self, frameworks: Sequence[str] | None) -> None:
         """Start serving.
@@ -80,6 +84,9 @@ class ModelServer(Protocol):
 
         :raises ModelNotFound: if it is not loaded.
         """
+
+    def state(self) -> ServerState:
+        """Return what is held now, for the metrics."""
 
     def healthy(self) -> bool:
         """Say whether work can be taken, whatever single models do."""

@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from ..errors import PluginError, WorkerDied
+from ..metrics import Metrics
 from ..settings import Settings
 from .launcher import create_launcher
 from .slot import Owner, Slot
@@ -26,7 +27,8 @@ RETRY = 0.5
 class Fleet:
     """Keeps the slots, and a process in each."""
 
-    def __init__(self, settings: Settings, owner: Owner) -> None:
+    def __init__(self, settings: Settings, owner: Owner, metrics: Metrics) -> None:
+        self.metrics = metrics
         self._settings = settings
         self._owner = owner
         #: The workers that models have their home on.
@@ -131,4 +133,4 @@ class Fleet:
             logger.error("keeping the workers failed", exc_info=error)
 
     def _slot(self, name: str) -> Slot:
-        return Slot(self._owner, name, self._settings.max_batch)
+        return Slot(self._owner, name, self._settings.max_batch, self.metrics.batched)

@@ -35,9 +35,10 @@ class Recovery:
         """Settle what the worker that ended was doing, and start another."""
         assert slot.process is not None
         exited = slot.process.exited
+        died = slot.ending is None
         # A worker of its own that goes with its model did nothing wrong.
-        blamed = slot.ending is not None or self._fleet.wanted(slot)
-        if blamed and slot.ending is None:
+        blamed = not died or self._fleet.wanted(slot)
+        if blamed and died:
             await asyncio.wait([exited], timeout=EXIT_WAIT)
         if not exited.done():
             self._fleet.end(slot, "closed its connection and was ended")
@@ -51,6 +52,7 @@ class Recovery:
             self._replace(job)
         if self._fleet.wanted(slot):
             logger.info("%s is started again: it %s", slot.name, reason)
+            self._fleet.metrics.restarted("died" if died else "timeout")
             if running is None and asyncio.get_running_loop().time() - slot.connected < RETRY:
                 await asyncio.sleep(RETRY)  # it cannot even start
             await self._fleet.connect(slot)

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import msgspec
@@ -48,7 +48,11 @@ class Owner(Protocol):
 class Slot(asyncio.Protocol):
     """A place for one worker process at a time, which outlives it."""
 
-    def __init__(self, owner: Owner, name: str, max_batch: int) -> None:
+    def __init__(self, owner: Owner, name: str, max_batch: int, batched: Callable[[int], None]) -> None:
+        """Prepare for a process.
+
+        :param batched: told of the number of invocations that are sent together, for one prediction.
+        """
         self.name = name
         self.process: Process | None = None
         #: Jobs the worker was sent, in order; it is running the first.
@@ -74,6 +78,7 @@ class Slot(asyncio.Protocol):
         self.connected = 0.0
         self._owner = owner
         self._max_batch = max_batch
+        self._batched = batched
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._frames = Frames(to_front_decoder)
@@ -168,6 +173,7 @@ class Slot(asyncio.Protocol):
                 calls, taken = self._take(resident, room)
                 room -= taken
                 if calls:
+                    self._batched(len(calls))
                     jobs.append(Job(resident, calls))
         if jobs:
             self.sent.extend(jobs)

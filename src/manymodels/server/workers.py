@@ -17,6 +17,7 @@ from ..errors import (
     WorkerDied,
 )
 from ..invocation import Answer, Invocation
+from ..metrics import Metrics, ServerState
 from ..plugins import Binding, Plugins
 from ..settings import Settings
 from .base import ModelDescription
@@ -46,12 +47,13 @@ class WorkerPool:
     """Holds models in worker processes and answers for them."""
 
     def __init__(self, settings: Settings) -> None:
+        self.metrics = Metrics(settings.metrics_models)
         self._settings = settings
         self._plugins = Plugins.installed(settings.block_plugins)
         self._residents: dict[str, Resident] = {}
         self._estimator = Estimator()
         self._conduct = Conduct()
-        self._fleet = Fleet(settings, self)
+        self._fleet = Fleet(settings, self, self.metrics)
         self._budget = Budget(int(settings.memory) if settings.memory is not None else default_budget(), self._fleet)
         self._placement = Placement(self._fleet, self._budget, self._conduct)
         self._recovery = Recovery(self._fleet, self._placement, self._budget, self._conduct)
@@ -169,6 +171,17 @@ class WorkerPool:
     def describe(self, name: str) -> ModelDescription:
         """Return one loaded model."""
         return self._description(self._resident(name))
+
+    def state(self) -> ServerState:
+        """Return what is held now."""
+        residents = self._residents.values()
+        return ServerState(
+            models=sum(resident.loaded for resident in residents),
+            bytes=self._budget.used(),
+            budget=self._budget.limit,
+            waiting=sum(resident.waiting for resident in residents),
+            workers=sum(slot.process is not None for slot in self._fleet.slots()),
+        )
 
     def _resident(self, name: str) -> Resident:
         resident = self._residents.get(name)

@@ -28,6 +28,7 @@ from manymodels.errors import (
     WorkerDied,
 )
 from manymodels.invocation import Answer, Invocation
+from manymodels.metrics import Metrics, ServerState
 from manymodels.plugins import Binding
 from manymodels.server import ModelDescription
 from manymodels.server.conduct import Conduct
@@ -58,6 +59,7 @@ class MmsServer:
     """Has multi-model-server load models, and sends it invocations, joined where they wait."""
 
     def __init__(self, settings: Settings, mms_settings: MmsSettings) -> None:
+        self.metrics = Metrics(settings.metrics_models)
         self._settings = settings
         self._mms_settings = mms_settings
         self._plugins = Plugins.installed(settings.block_plugins)
@@ -281,6 +283,17 @@ class MmsServer:
             raise ModelNotFound(f"{name!r} is not loaded")
         return self._description(self._residents[name])
 
+    def state(self) -> ServerState:
+        """Return what is held now."""
+        residents = self._residents.values()
+        return ServerState(
+            models=sum(resident.loaded for resident in residents),
+            bytes=self.used(),
+            budget=self._budget,
+            waiting=sum(resident.waiting for resident in residents),
+            workers=sum(len(run.pids) for _, run in self._runs.values()),
+        )
+
     def _loaded(self, name: str) -> bool:
         resident = self._residents.get(name)
         return resident is not None and resident.loaded
@@ -341,6 +354,7 @@ class MmsServer:
     async def _exchange(self, resident: Resident, run: Run, calls: list[Call]) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
+        self.metrics.batched(len(calls))
         for call in calls:
             call.began = now
         body = encode_invocations([call.invocation for call in calls])
@@ -372,6 +386,7 @@ class MmsServer:
             return WorkerDied(f"{run.engine.ended.result()} while {resident.name!r} answered")
         reason = run.ending or describe_exit(await self._exit_code(run))
         logger.error("its process %s", reason, extra={"model": resident.name})
+        self.metrics.restarted("died" if run.ending is None else "timeout")
         self._conduct.killed(resident.name, resident.version, reason)
         self._spawn(self._discard(run, grace=0))
         return WorkerDied(f"the worker process of {resident.name!r} {reason} while it answered")
@@ -388,6 +403,7 @@ class MmsServer:
             run.exited.set_result(code)
         if resident.run is run and not resident.busy:
             logger.error("its process %s without work to do", describe_exit(code), extra={"model": resident.name})
+            self.metrics.restarted("died")
             resident.run = None
             self._spawn(self._discard(run, grace=0))
 

@@ -1,0 +1,67 @@
+"""What all roles share: the model server below, and the counting of what is asked of it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, cast
+
+from ..errors import ManyModelsError, PredictionFailed
+from ..invocation import Answer, Invocation
+from ..metrics.exposition import render
+from ..server import ModelDescription, ModelServer
+from ..settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Awaitable[Answer]])
+
+#: What the only model of a server is called where it needs no name.
+SINGLE = "model"
+
+
+class Measured:
+    """A role in front of a model server."""
+
+    def __init__(self, server: ModelServer, settings: Settings) -> None:
+        self._server = server
+        self._settings = settings
+        self._metrics = server.metrics
+
+    def ready(self) -> bool:
+        """Say whether models can be loaded and invoked; none has to be."""
+        return self._server.healthy()
+
+    def models(self) -> list[ModelDescription]:
+        """Return the loaded models, sorted by name."""
+        return self._server.models()
+
+    def describe(self, name: str) -> ModelDescription:
+        """Return one loaded model."""
+        return self._server.describe(name)
+
+    async def metrics(self, accept: str) -> Answer:
+        """Return the metrics for Prometheus."""
+        return render(self._metrics, self._server.state(), accept)
+
+
+def counted(invoke: F) -> F:
+    """Count the invocations that a method of a role answers."""
+
+    @functools.wraps(invoke)
+    async def counting(self: Measured, name: str | None, invocation: Invocation) -> Answer:
+        start = time.perf_counter()
+        label = SINGLE if name is None else name
+        try:
+            answer = await invoke(self, name, invocation)
+        except asyncio.CancelledError:
+            self._metrics.abandoned(time.perf_counter() - start)
+            raise
+        except Exception as error:
+            kind = type(error) if isinstance(error, ManyModelsError) else PredictionFailed
+            self._metrics.failed(label, kind, time.perf_counter() - start)
+            raise
+        self._metrics.answered(label, answer, time.perf_counter() - start)
+        return answer
+
+    return cast("F", counting)

@@ -1,0 +1,246 @@
+"""The metrics as Prometheus reads them: each is defined once, with its help and where its values come from."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from ..invocation import Answer
+from .histogram import Histogram
+from .record import Metrics
+from .state import ServerState
+from .tenants import STATUSES
+
+Labels = tuple[str, ...]
+Value = float | Histogram
+Read = Callable[[Metrics, ServerState], Iterable[tuple[Labels, Value]]]
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One metric."""
+
+    #: Without the suffix ``_total``, which counters get.
+    family: str
+    kind: type[CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily]
+    help: str
+    labels: Labels
+    read: Read
+
+    @property
+    def name(self) -> str:
+        """The name as PromQL knows it."""
+        return self.family + ("_total" if self.kind is CounterMetricFamily else "")
+
+
+def _one(read: Callable[[Metrics, ServerState], Value]) -> Read:
+    return lambda metrics, state: [((), read(metrics, state))]
+
+
+def _each(read: Callable[[Metrics], Mapping[str, int]]) -> Read:
+    return lambda metrics, _: [((name,), value) for name, value in read(metrics).items()]
+
+
+def _statuses(metrics: Metrics, _: ServerState) -> Iterator[tuple[Labels, Value]]:
+    for name, series in metrics.tenants.shown():
+        for status, count in zip(STATUSES, series.statuses, strict=True):
+            # Most models never have most of them; the usual ones are there from the start, for their rates.
+            if count or status in ("2xx", "4xx", "5xx"):
+                yield (name, status), count
+
+
+def _latencies(metrics: Metrics, _: ServerState) -> Iterator[tuple[Labels, Value]]:
+    for name, series in metrics.tenants.shown():
+        yield (name,), series.latency
+
+
+_COUNTER, _GAUGE, _HISTOGRAM = CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+DEFINITIONS = (
+    Definition(
+        "manymodels_invocations",
+        _COUNTER,
+        "Invocations by model and status class; gone: the client went away.",
+        ("model", "status"),
+        _statuses,
+    ),
+    Definition(
+        "manymodels_invocation_seconds",
+        _HISTOGRAM,
+        "Time from an invocation's arrival to its answer, loading included.",
+        ("model",),
+        _latencies,
+    ),
+    Definition(
+        "manymodels_errors",
+        _COUNTER,
+        "Invocations answered with an error, by its class.",
+        ("error",),
+        _each(lambda metrics: metrics.errors),
+    ),
+    Definition(
+        "manymodels_queue_seconds",
+        _HISTOGRAM,
+        "Time an invocation waited until a worker began it.",
+        (),
+        _one(lambda metrics, _: metrics.queue),
+    ),
+    Definition(
+        "manymodels_predict_seconds",
+        _HISTOGRAM,
+        "Time of the prediction that answered an invocation.",
+        (),
+        _one(lambda metrics, _: metrics.predict),
+    ),
+    Definition(
+        "manymodels_batch_size",
+        _HISTOGRAM,
+        "Invocations of one model that were sent to a worker together.",
+        (),
+        _one(lambda metrics, _: metrics.batch),
+    ),
+    Definition(
+        "manymodels_waiting_invocations",
+        _GAUGE,
+        "Invocations that wait or run.",
+        (),
+        _one(lambda _, state: state.waiting),
+    ),
+    Definition(
+        "manymodels_cache_hits",
+        _COUNTER,
+        "Invocations whose model was loaded already.",
+        (),
+        _one(lambda metrics, _: metrics.hits),
+    ),
+    Definition(
+        "manymodels_cache_misses",
+        _COUNTER,
+        "Invocations that waited for their model to be loaded.",
+        (),
+        _one(lambda metrics, _: metrics.misses),
+    ),
+    Definition(
+        "manymodels_load_wait_seconds",
+        _HISTOGRAM,
+        "Time an invocation waited for its model to be fetched and loaded.",
+        (),
+        _one(lambda metrics, _: metrics.load_wait),
+    ),
+    Definition(
+        "manymodels_fetch_seconds",
+        _HISTOGRAM,
+        "Time to find and unpack an artifact.",
+        (),
+        _one(lambda metrics, _: metrics.fetch),
+    ),
+    Definition(
+        "manymodels_load_seconds",
+        _HISTOGRAM,
+        "Time to load a model, making room for it included; its count is the number of loads.",
+        (),
+        _one(lambda metrics, _: metrics.load),
+    ),
+    Definition(
+        "manymodels_load_failures",
+        _COUNTER,
+        "Loads that failed, by the class of the error.",
+        ("error",),
+        _each(lambda metrics: metrics.load_failures),
+    ),
+    Definition(
+        "manymodels_evictions",
+        _COUNTER,
+        "Models unloaded: to make room, because the artifact was replaced or is gone, or on request.",
+        ("reason",),
+        _each(lambda metrics: metrics.evictions),
+    ),
+    Definition(
+        "manymodels_unload_seconds",
+        _HISTOGRAM,
+        "Time to unload a model, the wait for its running invocations included.",
+        (),
+        _one(lambda metrics, _: metrics.unload),
+    ),
+    Definition(
+        "manymodels_resident_models",
+        _GAUGE,
+        "Models that are loaded.",
+        (),
+        _one(lambda _, state: state.models),
+    ),
+    Definition(
+        "manymodels_resident_bytes",
+        _GAUGE,
+        "Memory of loaded models, those being loaded included.",
+        (),
+        _one(lambda _, state: state.bytes),
+    ),
+    Definition(
+        "manymodels_memory_budget_bytes",
+        _GAUGE,
+        "Memory that loaded models may take.",
+        (),
+        _one(lambda _, state: state.budget),
+    ),
+    Definition(
+        "manymodels_workers",
+        _GAUGE,
+        "Worker processes.",
+        (),
+        _one(lambda _, state: state.workers),
+    ),
+    Definition(
+        "manymodels_worker_restarts",
+        _COUNTER,
+        "Worker processes started again: because they died, or were ended for being over a time limit.",
+        ("reason",),
+        _each(lambda metrics: metrics.restarts),
+    ),
+)
+
+
+@functools.cache
+def _bound(bound: float) -> str:
+    return "+Inf" if math.isinf(bound) else repr(bound)
+
+
+class _Collector(Collector):
+    def __init__(self, metrics: Metrics, state: ServerState) -> None:
+        self._metrics = metrics
+        self._state = state
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric with its present values."""
+        for definition in DEFINITIONS:
+            family = definition.kind(definition.family, definition.help, labels=definition.labels)
+            for labels, value in definition.read(self._metrics, self._state):
+                # Names of files that are not UTF-8 come with lone surrogates.
+                shown = [label.encode(errors="backslashreplace").decode() for label in labels]
+                if isinstance(family, HistogramMetricFamily):
+                    assert isinstance(value, Histogram)
+                    buckets = [(_bound(bound), float(count)) for bound, count in value.cumulative()]
+                    family.add_metric(shown, buckets, value.sum)
+                else:
+                    assert not isinstance(value, Histogram)
+                    family.add_metric(shown, value)
+            yield family
+
+
+def render(metrics: Metrics, state: ServerState, accept: str) -> Answer:
+    """Return the body of ``GET /metrics``.
+
+    :param accept: the Accept header: Prometheus asks for OpenMetrics in it.
+    """
+    metrics.tenants.review()
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(metrics, state))
+    ProcessCollector(registry=registry)
+    encode, content_type = choose_encoder(accept)
+    return Answer(encode(registry), content_type)

@@ -1,0 +1,116 @@
+"""What happens, counted; rendered by `exposition` and `cloudwatch`."""
+
+from __future__ import annotations
+
+from ..errors import BY_NAME, BadTargetModel, LoadFailed, ManyModelsError, ModelNotFound, OutOfMemory, WorkerDied
+from ..invocation import Answer
+from .histogram import SECONDS, SIZES, Histogram
+from .tenants import GONE, Tenants
+
+#: Why models are unloaded.
+EVICTIONS = ("room", "replaced", "gone", "request")
+#: Why worker processes are started again.
+RESTARTS = ("died", "timeout")
+
+
+class Metrics:
+    """The counts of one server.
+
+    All times are in seconds. Times that a worker says are not trusted: it runs code from artifacts.
+    """
+
+    def __init__(self, models: int) -> None:
+        """Count from zero.
+
+        :param models: models that are counted one by one.
+        """
+        self.tenants = Tenants(models)
+        self.queue = Histogram(SECONDS)
+        self.predict = Histogram(SECONDS)
+        self.batch = Histogram(SIZES)
+        self.fetch = Histogram(SECONDS)
+        self.load = Histogram(SECONDS)
+        self.load_wait = Histogram(SECONDS)
+        self.unload = Histogram(SECONDS)
+        self.hits = 0
+        self.misses = 0
+        # Those that can be foreseen are there from the start: a rate cannot be had of the first value of a series.
+        self.errors = dict.fromkeys(BY_NAME, 0)
+        self.load_failures = {
+            name: 0 for name, error in BY_NAME.items() if issubclass(error, LoadFailed | OutOfMemory | WorkerDied)
+        }
+        self.evictions = dict.fromkeys(EVICTIONS, 0)
+        self.restarts = dict.fromkeys(RESTARTS, 0)
+
+    # -- Invocations --
+
+    def answered(self, name: str, answer: Answer, seconds: float) -> None:
+        """Take note of an answer."""
+        series = self.tenants.series(name)
+        status = answer.status
+        series.statuses[status // 100 if 200 <= status < 600 else 5] += 1
+        series.latency.observe(seconds)
+        timings = answer.timings
+        if (queue := timings.get("queue")) is not None:
+            self.queue.observe(queue)
+        if (predict := timings.get("predict")) is not None and 0.0 <= predict <= seconds:
+            self.predict.observe(predict)
+
+    def failed(self, name: str, error: type[ManyModelsError], seconds: float) -> None:
+        """Take note of an invocation that was answered with an error."""
+        # Names of nothing are the client's invention, and would push models out.
+        unknown = issubclass(error, ModelNotFound | BadTargetModel)
+        series = self.tenants.others if unknown else self.tenants.series(name)
+        series.statuses[error.status // 100] += 1
+        series.latency.observe(seconds)
+        _count(self.errors, error)
+
+    def abandoned(self, seconds: float) -> None:
+        """Take note of an invocation whose client went away, be it that its model exists or not."""
+        self.tenants.others.statuses[GONE] += 1
+        self.tenants.others.latency.observe(seconds)
+
+    def batched(self, count: int) -> None:
+        """Take note of invocations that are sent to a worker together, for one prediction."""
+        self.batch.observe(count)
+
+    # -- Models --
+
+    def loaded(self, seconds: float, fetch: float | None = None) -> None:
+        """Take note of a load.
+
+        :param fetch: what finding and unpacking the artifact took, where that was ours to do.
+        """
+        self.load.observe(seconds)
+        if fetch is not None:
+            self.fetch.observe(fetch)
+
+    def load_failed(self, error: ManyModelsError) -> None:
+        """Take note of a load that failed."""
+        _count(self.load_failures, type(error))
+
+    def missed(self, waited: float) -> None:
+        """Take note of an invocation that found its model not loaded, and how long it waited for that."""
+        self.misses += 1
+        self.load_wait.observe(waited)
+
+    def evicted(self, reason: str, seconds: float) -> None:
+        """Take note of a model that was unloaded, and how long that took.
+
+        :param reason: one of `EVICTIONS`.
+        """
+        self.evictions[reason] += 1
+        self.unload.observe(seconds)
+
+    # -- Workers --
+
+    def restarted(self, reason: str) -> None:
+        """Take note of a worker that is started again.
+
+        :param reason: one of `RESTARTS`.
+        """
+        self.restarts[reason] += 1
+
+
+def _count(counts: dict[str, int], error: type[ManyModelsError]) -> None:
+    counts[error.__name__] = counts.get(error.__name__, 0) + 1
