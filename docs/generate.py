@@ -233,7 +233,25 @@ rate(manymodels_cache_hits_total[5m])
 
 # too little memory: models that are evicted to make room come back again and again
 rate(manymodels_evictions_total{reason="room"}[5m]) > 1
-```"""
+```
+
+## CloudWatch
+
+`--cloudwatch NAME` writes a line to standard output every minute, and one at the end, in CloudWatch's embedded metric
+format. Where standard output goes to CloudWatch Logs, metrics come of it without anything else: in the namespace
+`manymodels`, with the dimensions `EndpointName` (NAME) and `VariantName` (`AllTraffic`), under the names and units of
+SageMaker's own, so that its dashboards and alarms need another namespace only. As in SageMaker there are none by model.
+
+- `Invocations`, `Invocation4XXErrors`, `Invocation5XXErrors`, `InvocationModelErrors`: the sum is their number; the
+  average of the last three is their share.
+- `ModelLatency`: an invocation's time in the queue and in the prediction, in microseconds. `OverheadLatency`: the rest
+  of its time, loading included.
+- `ModelCacheHit`: the average is the share of invocations that found their model loaded.
+- `ModelLoadingWaitTime`, `ModelDownloadingTime`, `ModelLoadingTime`, `ModelUnloadingTime`: in microseconds; the sample
+  count is the number of waits, downloads, loads and unloads.
+- `LoadedModelCount`: at the time of the line.
+
+Sums and counts are exact. Percentiles are those of the middles of the buckets that `GET /metrics` has."""
 
 
 # -- Command line --

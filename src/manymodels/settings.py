@@ -140,6 +140,14 @@ class Settings(BaseSettings):
         validation_alias=_env("submit_directory", "SAGEMAKER_SUBMIT_DIRECTORY"),
         description="Folder or .tar.gz with one script for all models.",
     )
+    cloudwatch: str | None = Field(
+        None,
+        min_length=1,
+        max_length=1024,
+        validation_alias=_env("cloudwatch"),
+        description="EndpointName under which CloudWatch gets metrics: one line of its embedded metric format "
+        "on standard output a minute. None unless set.",
+    )
     metrics_models: int = Field(
         50,
         ge=0,

@@ -31,11 +31,11 @@ class Container(Measured):
 
     async def start(self) -> None:
         """Start the model server, ready for any framework."""
-        await self._server.start(None)
+        await self._start(None)
 
     async def stop(self) -> None:
         """Stop the model server."""
-        await self._server.stop()
+        await self._stop()
 
     @counted
     async def invoke(self, target_model: str | None, invocation: Invocation) -> Answer:

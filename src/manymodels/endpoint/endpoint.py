@@ -119,7 +119,7 @@ class Endpoint(Measured):
 
     async def start(self) -> None:
         """Start the model server, with the frameworks that the store needs imported in advance."""
-        await self._server.start(await self._in_thread(self._frameworks))
+        await self._start(await self._in_thread(self._frameworks))
 
     def _frameworks(self) -> list[str] | None:
         """Return the plugins that a sample of the store needs; None, for all, where that says nothing."""
@@ -143,7 +143,7 @@ class Endpoint(Measured):
         """Stop the model server."""
         for task in self._flights.values():
             task.cancel()
-        await self._server.stop()
+        await self._stop()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     # -- Invocations --

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar, cast
 
 from ..errors import ManyModelsError, PredictionFailed
 from ..invocation import Answer, Invocation
+from ..metrics.cloudwatch import CloudWatch
 from ..metrics.exposition import render
 from ..server import ModelDescription, ModelServer
 from ..settings import Settings
@@ -27,6 +28,21 @@ class Measured:
         self._server = server
         self._settings = settings
         self._metrics = server.metrics
+        self._reports: asyncio.Task[None] | None = None
+
+    async def _start(self, frameworks: Sequence[str] | None) -> None:
+        """Start the model server, and reports to CloudWatch where they are wanted."""
+        await self._server.start(frameworks)
+        if self._settings.cloudwatch is not None:
+            cloudwatch = CloudWatch(self._metrics, self._server.state, self._settings.cloudwatch)
+            self._reports = asyncio.create_task(cloudwatch.run())
+
+    async def _stop(self) -> None:
+        """Stop the model server; what happened until then is reported."""
+        await self._server.stop()
+        if self._reports is not None:
+            self._reports.cancel()
+            await asyncio.wait([self._reports])
 
     def ready(self) -> bool:
         """Say whether models can be loaded and invoked; none has to be."""

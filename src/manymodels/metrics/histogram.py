@@ -36,6 +36,20 @@ class Histogram:
         self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
         self.sum += other.sum
 
+    def since(self, earlier: Histogram | None) -> Histogram:
+        """Return what came after an earlier `copy`; all, where there is none."""
+        new = self.copy()
+        if earlier is not None:
+            new.counts = [now - then for now, then in zip(self.counts, earlier.counts, strict=True)]
+            new.sum -= earlier.sum
+        return new
+
+    def copy(self) -> Histogram:
+        """Return the counts as they are now."""
+        copy = Histogram(self.bounds)
+        copy.add(self)
+        return copy
+
     def cumulative(self) -> Iterator[tuple[float, int]]:
         """Yield each bound, the last of which is infinite, and how many values are not above it."""
         return zip((*self.bounds, float("inf")), itertools.accumulate(self.counts), strict=True)

@@ -19,14 +19,19 @@ class Metrics:
     All times are in seconds. Times that a worker says are not trusted: it runs code from artifacts.
     """
 
-    def __init__(self, models: int) -> None:
+    def __init__(self, models: int, *, split: bool = False) -> None:
         """Count from zero.
 
         :param models: models that are counted one by one.
+        :param split: whether CloudWatch wants to know which part of the time was the model's.
         """
         self.tenants = Tenants(models)
         self.queue = Histogram(SECONDS)
         self.predict = Histogram(SECONDS)
+        #: Whether the next two are wanted: the model's share of an invocation's time, its queue included, and the rest.
+        self.split = split
+        self.model_latency = Histogram(SECONDS)
+        self.overhead_latency = Histogram(SECONDS)
         self.batch = Histogram(SIZES)
         self.fetch = Histogram(SECONDS)
         self.load = Histogram(SECONDS)
@@ -50,11 +55,14 @@ class Metrics:
         status = answer.status
         series.statuses[status // 100 if 200 <= status < 600 else 5] += 1
         series.latency.observe(seconds)
-        timings = answer.timings
-        if (queue := timings.get("queue")) is not None:
-            self.queue.observe(queue)
-        if (predict := timings.get("predict")) is not None and 0.0 <= predict <= seconds:
+        queue = answer.timings.get("queue", 0.0)
+        predict = answer.timings.get("predict", 0.0)
+        self.queue.observe(queue)
+        if 0.0 <= predict <= seconds:
             self.predict.observe(predict)
+            if self.split:
+                self.model_latency.observe(queue + predict)
+                self.overhead_latency.observe(max(seconds - queue - predict, 0.0))
 
     def failed(self, name: str, error: type[ManyModelsError], seconds: float) -> None:
         """Take note of an invocation that was answered with an error."""

@@ -47,7 +47,7 @@ class WorkerPool:
     """Holds models in worker processes and answers for them."""
 
     def __init__(self, settings: Settings) -> None:
-        self.metrics = Metrics(settings.metrics_models)
+        self.metrics = Metrics(settings.metrics_models, split=settings.cloudwatch is not None)
         self._settings = settings
         self._plugins = Plugins.installed(settings.block_plugins)
         self._residents: dict[str, Resident] = {}

@@ -59,7 +59,7 @@ class MmsServer:
     """Has multi-model-server load models, and sends it invocations, joined where they wait."""
 
     def __init__(self, settings: Settings, mms_settings: MmsSettings) -> None:
-        self.metrics = Metrics(settings.metrics_models)
+        self.metrics = Metrics(settings.metrics_models, split=settings.cloudwatch is not None)
         self._settings = settings
         self._mms_settings = mms_settings
         self._plugins = Plugins.installed(settings.block_plugins)
