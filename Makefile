@@ -17,7 +17,7 @@ PORTABLE := tests/test_invocations.py tests/test_workers.py tests/test_zygote.py
 # The contract, which `make test-image` runs on the image.
 CONTRACT := tests/test_container_api.py tests/test_invocations.py tests/test_boto3.py tests/test_roles.py
 
-.PHONY: help install samples serve docs lint pytest test test-all test-image clean
+.PHONY: help install samples serve docs lint pytest test test-all test-image bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -67,6 +67,10 @@ test-image: install ## build the container images, by Docker or else by buildah,
 	else build() { BUILDAH_LAYERS=true docker/image build "$$@"; }; fi; \
 	build manymodels && build manymodels-training --target training
 	@MANYMODELS_IMAGE=manymodels $(BIN)/python -m pytest -k image tests/test_image.py $(CONTRACT)
+
+bench: install ## measure side by side with other servers, by the flags in BENCH; --help lists them
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -e '.[bench]'
+	@$(BIN)/python -m benchmarks $(BENCH)
 
 clean: ## remove what was installed and cached
 	rm -rf .venv .venv-* build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .grimp_cache
