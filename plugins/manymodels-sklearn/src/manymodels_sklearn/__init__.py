@@ -15,11 +15,22 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from manymodels import Artifact, Batch, Context
+    from manymodels import Accelerated, Artifact, Batch, Context
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "batch", "claim", "input_fn", "load", "output_fn", "predict_fn", "train", "warm_up_imports"]
+__all__ = [
+    "__version__",
+    "accelerate",
+    "batch",
+    "claim",
+    "input_fn",
+    "load",
+    "output_fn",
+    "predict_fn",
+    "train",
+    "warm_up_imports",
+]
 
 
 @hookimpl
@@ -56,6 +67,14 @@ def output_fn(prediction: Any, accept: str) -> Any:
 def batch() -> Batch:
     """Join by rows: scikit-learn's ``predict`` answers each row by itself."""
     return _predict.FormBatch()
+
+
+@hookimpl
+def accelerate(model: Any) -> Accelerated | None:
+    """Offer the estimator's arithmetic without scikit-learn's checks, where it has that form."""
+    from . import _accelerate
+
+    return _accelerate.accelerate(model)
 
 
 @hookimpl

@@ -1,0 +1,58 @@
+"""The lean form of an estimator as the platform takes it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from manymodels import Accelerated, LeftToOriginal
+
+from ._input import Detailed
+from ._lean import NotLean, Source, predictor_of, rows
+from ._predict import DetailedPrediction
+
+if TYPE_CHECKING:
+    from ._model import SklearnModel
+
+logger = logging.getLogger(__name__)
+
+#: Rows of the probe that stands for joined requests.
+_JOINED = 64
+
+
+def accelerate(model: SklearnModel) -> Accelerated | None:
+    """Return the lean form of the model's estimator, None if it has none."""
+    if model.width is None or model.takes_documents:
+        return None
+    try:
+        lean = predictor_of(model.estimator, Source(model.width, model.needs_frame))
+    except NotLean as error:
+        logger.debug("not accelerated: %s", error)
+        return None
+    width = model.width
+    # The original has probabilities which this form has not.
+    lacking = lean.predict_proba is None and hasattr(model.estimator, "predict_proba")
+
+    def predict(data: Any) -> Any:
+        detailed = isinstance(data, Detailed)
+        table = data.table if detailed else data
+        if type(table) is not np.ndarray or table.ndim != 2 or table.shape[1] != width or (detailed and lacking):
+            raise LeftToOriginal("no table of the model's width")
+        prepared = lean.prepare(table)
+        predictions = lean.predict(prepared)
+        if not detailed:
+            return predictions
+        answer = DetailedPrediction(predictions=predictions)
+        if lean.predict_proba is not None:
+            answer["probabilities"] = lean.predict_proba(prepared)
+        answer["model_metadata"] = model.metadata
+        return answer
+
+    tables = rows(lean.values, lean.prepare)
+    if tables is None:
+        logger.debug("not accelerated: no rows to compare by")
+        return None
+    each, mixed = tables
+    return Accelerated(lean.name, predict, [each[:1], Detailed(each), Detailed(mixed), mixed[:_JOINED]])

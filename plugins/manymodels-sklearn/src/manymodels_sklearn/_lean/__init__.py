@@ -1,0 +1,26 @@
+"""Fitted estimators in lean form: the arithmetic alone, the same numbers, a small part of the time.
+
+`base.py` has the forms; the other modules fill its registries, one kind of estimator each.
+"""
+
+from __future__ import annotations
+
+from . import columns, encode, features, impute, linear, pipeline, scale, vote
+from .base import NotLean, Predictor, Source, predictor_of
+from .probes import rows
+
+__all__ = [
+    "NotLean",
+    "Predictor",
+    "Source",
+    "columns",
+    "encode",
+    "features",
+    "impute",
+    "linear",
+    "pipeline",
+    "predictor_of",
+    "rows",
+    "scale",
+    "vote",
+]

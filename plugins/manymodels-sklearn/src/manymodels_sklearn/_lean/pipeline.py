@@ -1,0 +1,55 @@
+"""Pipelines, and what wraps a single predictor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .base import Predictor, Source, Transform, Values, predictor, predictor_of, transform_of, transformer
+from .cells import Array
+
+
+@transformer("Pipeline")
+def _transformers(pipeline: Any, source: Source) -> Transform:
+    return _chain([step for _, step in pipeline.steps], source)
+
+
+@predictor("Pipeline")
+def _pipeline(pipeline: Any, source: Source) -> Predictor:
+    first = _chain([step for _, step in pipeline.steps[:-1]], source)
+    last = predictor_of(pipeline.steps[-1][1], Source(first.width))
+    transform, prepare = first.apply, last.prepare
+
+    def prepared(table: Array) -> Array:
+        return prepare(transform(table))
+
+    name = last.name if last.name.startswith("lean pipeline") else f"lean pipeline, {last.name.removeprefix('lean ')}"
+    return Predictor(name, prepared, last.predict, last.predict_proba, first.values(last.values))
+
+
+def _chain(steps: Sequence[Any], source: Source) -> Transform:
+    """Do one transformer after the other; only the first sees the request's DataFrame."""
+    transforms: list[Transform] = []
+    for step in steps:
+        if step is None or isinstance(step, str):
+            continue
+        transforms.append(transform_of(step, source))
+        source = Source(transforms[-1].width)
+    functions = [transform.apply for transform in transforms]
+
+    def apply(table: Array) -> Array:
+        for function in functions:
+            table = function(table)
+        return table
+
+    def values(wanted: Values) -> Values:
+        for transform in reversed(transforms):
+            wanted = transform.values(wanted)
+        return wanted
+
+    return Transform(apply, source.width, values)
+
+
+@predictor("GridSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV", "RandomizedSearchCV")
+def _search(search: Any, source: Source) -> Predictor:
+    return predictor_of(search.best_estimator_, source)
