@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from . import columns, encode, features, impute, linear, pipeline, scale, vote
+from . import columns, encode, features, impute, linear, pipeline, scale, trees, vote
 from .base import NotLean, Predictor, Source, predictor_of
 from .probes import rows
 
@@ -22,5 +22,6 @@ __all__ = [
     "predictor_of",
     "rows",
     "scale",
+    "trees",
     "vote",
 ]
