@@ -310,7 +310,7 @@ def test_plugins() -> None:
     ]
     assert all("load" in plugin["hooks"] for plugin in content)
     table = succeed("plugins")
-    assert re.search(rf"^sklearn +{re.escape(__version__)} +manymodels-sklearn +batch, claim, ", table, re.MULTILINE)
+    assert re.search(rf"^sklearn +{re.escape(__version__)} +manymodels-sklearn +accelerate, batch, ", table, re.MULTILINE)
     env = {"MANYMODELS_BLOCK_PLUGINS": "custom,sklearn,xgboost"}
     assert succeed("plugins", env=env).startswith("no plugin is installed")
 
