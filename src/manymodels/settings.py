@@ -81,6 +81,12 @@ class Settings(BaseSettings):
         validation_alias=_env("max_unpacked"),
         description="Most bytes an archive may unpack to.",
     )
+    receive_timeout: float = Field(
+        60.0,
+        gt=0,
+        validation_alias=_env("receive_timeout"),
+        description="Seconds a client may take to send a request, body included, or to read an answer.",
+    )
     invocation_timeout: float = Field(
         sagemaker.INVOCATION_TIMEOUT,
         gt=0,

@@ -1,4 +1,4 @@
-"""One ASGI application: the container API and the endpoint API on one port."""
+"""HTTP: the container API and the endpoint API on one port."""
 
 from .app import create_app
 from .serve import serve

@@ -1,4 +1,4 @@
-"""The ASGI application: which path is answered by what."""
+"""The application: which path is answered by what."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
-from starlette.routing import Route, Router
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .. import sagemaker
 from ..endpoint import Role
 from ..errors import ManyModelsError, PredictionFailed, RequestError
-from ..invocation import Answer
 from ..server import ModelDescription
 from ..settings import Settings
 from .replies import Reply, answer, aws_error, container_error, invocations_error, model_error, timing
-from .request import ClientGone, Request
+from .request import Request
+from .routing import Route, Router
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +30,9 @@ PAGE = 100
 
 Handler = Callable[[Request], Awaitable[Reply]]
 ErrorReply = Callable[[ManyModelsError, Request], Reply]
+
+_REQUEST_ID = sagemaker.REQUEST_ID.lower()
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 class LoadRequest(msgspec.Struct):
@@ -60,29 +61,26 @@ class Resource:
         self._error = error
         self._handlers = handlers
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, request: Request) -> Reply:
         """Answer a request."""
         start = time.perf_counter()
-        request = Request(scope, receive)
         handler = self._handlers.get(request.method)
         try:
             if handler is None:
                 allowed = ", ".join(self._handlers)
-                raise NoMethod(f"{scope['path']} takes {allowed}, not {request.method}")
+                raise NoMethod(f"{request.path} takes {allowed}, not {request.method}")
             reply = await handler(request)
-        except ClientGone:
-            return
-        except asyncio.CancelledError:
-            logger.debug("the client went away", extra={"request_id": request.id})
-            return
         except ManyModelsError as error:
             reply = self._failed(error, request)
         except Exception:
             logger.exception("a request failed", extra={"request_id": request.id})
             reply = self._failed(PredictionFailed("internal error; the server's log has more"), request)
-        reply.add(sagemaker.REQUEST_ID, request.id)
-        reply.add("server-timing", timing({"total": time.perf_counter() - start}))
-        await reply.send(send)
+        reply.timings["total"] = time.perf_counter() - start
+        head = (
+            f"x-request-id: {request.id}\r\n{_REQUEST_ID}: {request.id}\r\nserver-timing: {timing(reply.timings)}\r\n"
+        )
+        reply.head += head
+        return reply
 
     def _failed(self, error: ManyModelsError, request: Request) -> Reply:
         reply = self._error(error, request)
@@ -111,66 +109,48 @@ class Application:
         self._limit = int(settings.max_body)
 
     def routes(self) -> list[Route]:
-        """Return the paths; the most frequent first."""
-
-        def container(error: ManyModelsError, request: Request) -> Reply:
-            return container_error(error, request.id)
-
-        def short(error: ManyModelsError, request: Request) -> Reply:
-            return invocations_error(error, request.id)
-
-        def aws(error: ManyModelsError, request: Request) -> Reply:
-            return aws_error(error, request.parameters["endpoint"], request.id)
-
+        """Return the paths; where several fit, the first holds."""
         return [
-            Route("/invocations", Resource(short, POST=self.invocations)),
-            Route("/endpoints/{endpoint:path}/invocations", Resource(aws, POST=self.invoke_endpoint)),
-            Route("/models/{model:path}/invoke", Resource(container, POST=self.invoke_loaded)),
-            Route("/ping", Resource(container, GET=self.ping)),
-            Route("/metrics", Resource(container, GET=self.metrics)),
-            Route("/models", Resource(container, GET=self.list_models, POST=self.load)),
-            Route("/models/{model:path}", Resource(container, GET=self.describe, DELETE=self.unload)),
-            Route("/execution-parameters", Resource(container, GET=self.execution_parameters)),
-            Route("/artifacts", Resource(container, GET=self.list_artifacts)),
-            Route("/{path:path}", Resource(container, **dict.fromkeys(_METHODS, self.no_route))),
+            Route("/invocations", Resource(invocations_error, POST=self.invocations)),
+            Route("/endpoints/{endpoint}/invocations", Resource(aws_error, POST=self.invoke_endpoint)),
+            Route("/models/{model}/invoke", Resource(container_error, POST=self.invoke_loaded)),
+            Route("/ping", Resource(container_error, GET=self.ping)),
+            Route("/metrics", Resource(container_error, GET=self.metrics)),
+            Route("/models", Resource(container_error, GET=self.list_models, POST=self.load)),
+            Route("/models/{model}", Resource(container_error, GET=self.describe, DELETE=self.unload)),
+            Route("/execution-parameters", Resource(container_error, GET=self.execution_parameters)),
+            Route("/artifacts", Resource(container_error, GET=self.list_artifacts)),
         ]
 
     # -- Invocations --
 
     async def invocations(self, request: Request) -> Reply:
         """``POST /invocations``: the short form; the model is loaded if it has to be."""
-        result = await self._invoke(request, request.target_model(), self._role.invoke)
-        return answer(result, request.id)
+        result = await self._role.invoke(request.target_model(), request.invocation(self._limit))
+        return answer(result)
 
     async def invoke_loaded(self, request: Request) -> Reply:
         """``POST /models/{name}/invoke``: a loaded model, as SageMaker calls it."""
-        result = await self._invoke(request, request.parameters["model"], self._role.invoke_loaded)
-        return answer(result, request.id)
+        result = await self._role.invoke_loaded(request.parameters["model"], request.invocation(self._limit))
+        return answer(result)
 
     async def invoke_endpoint(self, request: Request) -> Reply:
         """``POST /endpoints/{EndpointName}/invocations``: what boto3 sends; any name is accepted."""
-        result = await self._invoke(request, request.target_model(), self._role.invoke)
+        result = await self._role.invoke(request.target_model(), request.invocation(self._limit))
         if result.status >= 400:  # the model's script says so itself
             message = result.body.decode("utf-8", "replace")
-            reply = model_error(result.status, message, request.parameters["endpoint"], request.id)
-            return reply.add("server-timing", timing(result.timings))
-        return answer(result, request.id).add(sagemaker.INVOKED_VARIANT, sagemaker.VARIANT)
-
-    async def _invoke(self, request: Request, name: Any, invoke: Callable[[Any, Any], Awaitable[Answer]]) -> Answer:
-        invocation = await request.invocation(self._limit)
-        watch = request.watch()
-        try:
-            return await invoke(name, invocation)
-        finally:
-            watch.cancel()
+            reply = model_error(result.status, message, request.parameters["endpoint"])
+            reply.timings = result.timings
+            return reply
+        return answer(result).add(sagemaker.INVOKED_VARIANT, sagemaker.VARIANT)
 
     # -- The container API --
 
     async def ping(self, request: Request) -> Reply:
         """``GET /ping``: whether requests can be answered."""
         if self._role.ready():
-            return Reply.json(200, {"status": "Healthy"}, request.id)
-        return Reply.json(503, {"status": "Unhealthy"}, request.id)
+            return Reply.json(200, {"status": "Healthy"})
+        return Reply.json(503, {"status": "Unhealthy"})
 
     async def list_models(self, request: Request) -> Reply:
         """``GET /models``: the loaded models, a page at a time."""
@@ -180,28 +160,28 @@ class Application:
         content: dict[str, Any] = {"models": [_described(model) for model in models if model.name in kept]}
         if token is not None:
             content["nextPageToken"] = token
-        return Reply.json(200, content, request.id)
+        return Reply.json(200, content)
 
     async def load(self, request: Request) -> Reply:
         """``POST /models``: load a model; its name and url come as JSON, or in the query."""
-        body = await request.body(self._limit)
+        body = request.content(self._limit)
         query = {name: values[-1] for name, values in parse_qs(request.query.decode("latin-1")).items()}
         try:
             wanted = msgspec.json.decode(body, type=LoadRequest) if body else msgspec.convert(query, LoadRequest)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RequestError(f'send {{"model_name": "...", "url": "..."}}: {error}') from error
         await self._role.load(wanted.model_name, wanted.url)
-        return Reply.json(200, {"status": f'Model "{wanted.model_name}" loaded'}, request.id)
+        return Reply.json(200, {"status": f'Model "{wanted.model_name}" loaded'})
 
     async def describe(self, request: Request) -> Reply:
         """``GET /models/{name}``: one loaded model."""
-        return Reply.json(200, _described(self._role.describe(request.parameters["model"])), request.id)
+        return Reply.json(200, _described(self._role.describe(request.parameters["model"])))
 
     async def unload(self, request: Request) -> Reply:
         """``DELETE /models/{name}``: unload a model; its memory is free once this answers."""
         name = request.parameters["model"]
         await self._role.unload(name)
-        return Reply.json(200, {"status": f'Model "{name}" unloaded'}, request.id)
+        return Reply.json(200, {"status": f'Model "{name}" unloaded'})
 
     async def execution_parameters(self, request: Request) -> Reply:
         """``GET /execution-parameters``: how batch transform may ask, unless its request says otherwise."""
@@ -210,7 +190,7 @@ class Application:
             "BatchStrategy": "MULTI_RECORD",
             "MaxPayloadInMB": self._limit >> 20,
         }
-        return Reply.json(200, content, request.id)
+        return Reply.json(200, content)
 
     # -- Beyond SageMaker --
 
@@ -221,19 +201,16 @@ class Application:
         content: dict[str, Any] = {"artifacts": page}
         if token is not None:
             content["nextPageToken"] = token
-        return Reply.json(200, content, request.id)
+        return Reply.json(200, content)
 
     async def metrics(self, request: Request) -> Reply:
         """``GET /metrics``: the counts, for Prometheus."""
         result = await self._role.metrics(request.accept or "")
-        return Reply(result.status, result.body, result.content_type, request.id)
+        return Reply(result.status, result.body, result.content_type)
 
     async def no_route(self, request: Request) -> Reply:
         """Answer any other path."""
-        raise NoRoute(f"no such path: {request.parameters['path']!r}; POST /invocations with a TargetModel header")
-
-
-_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+        raise NoRoute(f"no such path: {request.path!r}; POST /invocations with a TargetModel header")
 
 
 def _described(model: ModelDescription) -> dict[str, Any]:
@@ -279,6 +256,8 @@ def _key(name: str) -> list[str]:
     return name.split("/")
 
 
-def create_app(role: Role, settings: Settings) -> ASGIApp:
-    """Return the ASGI application for a role; starting and stopping the role is the caller's."""
-    return Router(Application(role, settings).routes(), redirect_slashes=False)
+def create_app(role: Role, settings: Settings) -> Router:
+    """Return what answers requests for a role; starting and stopping the role is the caller's."""
+    application = Application(role, settings)
+    no_route = Resource(container_error, **dict.fromkeys(_METHODS, application.no_route))
+    return Router(application.routes(), no_route)

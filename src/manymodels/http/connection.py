@@ -1,49 +1,302 @@
-"""A client's connection."""
+"""A client's connection: HTTP/1.1 in, one answer at a time out."""
 
 from __future__ import annotations
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+from urllib.parse import unquote
+
+import httptools
+
+from .replies import Reply
+from .request import Ids, Request
+
+logger = logging.getLogger(__name__)
 
 #: Bytes a request's first line and headers, or its trailers, may have, give or take what one read returns.
 HEAD = 64 << 10
+#: An oversized body is read to its end, up to this many bytes, so that the client reads the answer
+#: instead of a connection cut off while it sends.
+DRAIN = 256 << 20
+#: Seconds a connection is kept without a request; load balancers in front keep theirs for 60.
+KEEP_ALIVE = 75.0
+#: Seconds a client has to read why it was hung up on, and bytes that it may send meanwhile.
+LINGER = 2.0
+DISCARD = 1 << 20
+#: Bytes from which a body is not copied to stand behind its head.
+LARGE = 64 << 10
 
 
-class Connection(HttpToolsProtocol):
-    """Ends requests whose headers or trailers have no end: the parser itself would keep any length in memory."""
+class Shared(Protocol):
+    """What the connections of a server have in common."""
 
-    #: Bytes since the request last got on: its headers or a piece of its body were complete.
-    _kept = 0
-    _in_head = False
+    #: Answers a request, whatever goes wrong.
+    answer: Callable[[Request], Awaitable[Reply]]
+    #: Bytes a body may have.
+    max_body: int
+    #: Seconds a client has to send a request.
+    receive_timeout: float
+    #: The Date header.
+    date: str
+    #: Whether the server takes no more requests.
+    stopping: bool
+    ids: Ids
+    connections: set[Connection]
 
-    def on_message_begin(self) -> None:
-        """Note that headers begin."""
-        super().on_message_begin()
-        self._kept = 0
-        self._in_head = True
 
-    def on_headers_complete(self) -> None:
-        """Note that headers end."""
+class Connection(asyncio.Protocol):
+    """Reads requests, has them answered in their order, and ends the connection of who is too slow or sends no HTTP."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport = None  # type: ignore[assignment]  # until it is made
+        #: Bytes since the request last got on: its headers or a piece of its body were complete.
         self._kept = 0
         self._in_head = False
-        super().on_headers_complete()
+        self._in_request = False
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._body: list[bytes] = []
+        self._size = 0
+        self._expects = False
+        #: When the client must have got on, by the loop's clock.
+        self._deadline = self._loop.time() + KEEP_ALIVE
+        #: The answer being made; those that wait for it.
+        self._task: asyncio.Task[None] | None = None
+        self._waiting: deque[Request | Reply] = deque()
+        #: Whether the client does not read its answers as fast as they come.
+        self._full = False
+        #: Whether the connection ends with the last answer, and nothing more is read.
+        self._last = False
+        self._ended = False
+
+    # -- The transport --
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection."""
+        self._transport = transport
+        self._shared.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Drop what nobody waits for any more."""
+        self._shared.connections.discard(self)
+        self._ended = True
+        self._waiting.clear()
+        self._parser = None  # type: ignore[assignment]  # they refer to each other
+        if self._task is not None:
+            self._task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came."""
+        size = len(data)
+        self._kept += size
+        if self._last:
+            if self._kept > DISCARD:
+                self.abort()
+            return
+        try:
+            while data:
+                data = self._feed(data)
+        except httptools.HttpParserCallbackError:
+            logger.exception("a request could not be read")
+            self._refuse(500, "Internal error; the server's log has more.")
+        except httptools.HttpParserError:
+            if not self._last:  # else it follows the last request
+                self._refuse(400, "Invalid HTTP request received.")
+        if self._kept > HEAD + size and not self._last:
+            self._refuse(400, f"The headers or trailers have more than {HEAD} bytes.")
+
+    def _feed(self, data: bytes) -> bytes:
+        """Feed the parser; return what is to be fed next.
+
+        A request that offers another protocol, as the first one of Java's client does, is read on as if it had not.
+        """
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._last:
+                return b""
+            lines = [self._method() + b" " + self._url + b" HTTP/1.1"]
+            lines += [b": ".join(header) for header in self._headers if header[0] not in (b"connection", b"upgrade")]
+            self._parser = httptools.HttpRequestParser(self)
+            return b"\r\n".join([*lines, b"", data[upgrade.args[0] :]])
+        return b""
+
+    def pause_writing(self) -> None:
+        """Make no more answers than the client reads."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._full = False
+        self._next()
+
+    # -- The parser --
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self._kept = 0
+        self._in_head = self._in_request = True
+        self._url = b""
+        self._headers = []
+        self._body = []
+        self._size = 0
+        self._expects = False
+        self._deadline = self._loop.time() + self._shared.receive_timeout
+
+    def on_url(self, url: bytes) -> None:
+        """Take a piece of the first line's target."""
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; trailers are left out."""
+        if self._in_head:
+            name = name.lower()
+            self._headers.append((name, value))
+            if name == b"expect":
+                self._expects = value.lower() == b"100-continue"
+
+    def on_headers_complete(self) -> None:
+        """Tell a client that asks to send its body."""
+        self._kept = 0
+        self._in_head = False
+        if self._expects and self._task is None and not self._last and not self._parser.should_upgrade():
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
         self._kept = 0
-        super().on_body(body)
+        self._size += len(body)
+        if self._size <= self._shared.max_body:
+            self._body.append(body)
+        else:
+            self._body.clear()
+            if self._size > max(DRAIN, self._shared.max_body) and not self._last:
+                self._last = True
+                self._complete()
+                self._in_request = True
 
     def on_message_complete(self) -> None:
-        """Note that the request is complete."""
+        """Have the request answered."""
         self._kept = 0
-        super().on_message_complete()
+        if self._parser.should_upgrade() and self._method() != b"CONNECT":
+            return  # its body is still to come
+        if not self._last:
+            self._complete()
 
-    def data_received(self, data: bytes) -> None:
-        """Parse what came."""
-        self._kept += len(data)
-        super().data_received(data)
-        if self._kept > HEAD + len(data):
-            if self._in_head:
-                self.send_400_response(f"The headers have more than {HEAD} bytes.")
-            else:  # the request may be half answered
-                self.transport.close()
+    def _complete(self) -> None:
+        self._in_request = False
+        parser = self._parser
+        lasting = parser.should_keep_alive() and parser.get_http_version() != "1.0" and not parser.should_upgrade()
+        self._last = self._last or not lasting or self._shared.stopping
+        raw, _, query = self._url.partition(b"?")
+        if raw[:1] != b"/" and b"://" in raw:  # as to a proxy
+            raw = b"/" + raw.partition(b"://")[2].partition(b"/")[2]
+        path = raw.decode("utf-8", "replace")
+        if "%" in path:
+            path = unquote(path)
+        body: bytes | None = None
+        if self._size <= self._shared.max_body:
+            body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body = []
+        request = Request(self._method().decode("latin-1"), path, query, body, next(self._shared.ids), headers={})
+        request.read(self._headers)
+        self._waiting.append(request)
+        self._next()
+
+    def _method(self) -> bytes:
+        method: bytes = self._parser.get_method()
+        return method
+
+    # -- Answers --
+
+    def _next(self) -> None:
+        """Begin the next answer, if none is being made; read on once there is none."""
+        while self._task is None and self._waiting and not self._full:
+            following = self._waiting.popleft()
+            if isinstance(following, Request):
+                self._task = self._loop.create_task(self._answer(following))
+            else:
+                self._send(following, head_only=False)
+        if self._ended:
+            return
+        if self._waiting:
+            self._transport.pause_reading()
+        elif not self._transport.is_reading():
+            self._transport.resume_reading()
+
+    async def _answer(self, request: Request) -> None:
+        try:
+            reply = await self._shared.answer(request)
+        except asyncio.CancelledError:  # the client went away, or the server does not wait any longer
+            logger.debug("nobody waits for the answer", extra={"request_id": request.id})
+            self.abort()
+            return
+        self._task = None
+        self._send(reply, head_only=request.method == "HEAD")
+        if self._waiting:
+            self._next()
+
+    def _send(self, reply: Reply, *, head_only: bool) -> None:
+        if self._ended:
+            return
+        last = self._last and not self._waiting
+        head = reply.encode(self._shared.date, close=last)
+        if head_only:
+            self._transport.write(head)
+        elif len(reply.body) < LARGE:
+            self._transport.write(head + reply.body)
+        else:
+            self._transport.writelines((head, reply.body))
+        now = self._loop.time()
+        if last:
+            self._end(now)
+        elif not self._in_request:
+            self._deadline = now + KEEP_ALIVE
+
+    def _end(self, now: float) -> None:
+        """End the connection, once the client has read its last answer."""
+        self._ended = True
+        if self._in_request and self._transport.can_write_eof():
+            # Closed with bytes unread, the kernel would reset it, and the answer might be lost.
+            self._deadline = now + LINGER
             self._kept = 0
+            self._transport.write_eof()
+        else:
+            self._deadline = now + self._shared.receive_timeout
+            self._transport.close()
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer what is no request, after those before it, and hang up."""
+        self._last = True
+        self._waiting.append(Reply(status, f"{message}\n".encode(), "text/plain; charset=utf-8"))
+        self._next()
+
+    # -- The server --
+
+    def expire(self, now: float) -> None:
+        """End the connection if the client took too long."""
+        if now < self._deadline or (self._task is not None and not self._ended):
+            return
+        if self._ended or self._full or not self._in_request or self._transport.get_write_buffer_size():
+            self.abort()
+        else:
+            seconds = self._shared.receive_timeout
+            self._refuse(408, f"The request was not complete within {seconds:g} s.")
+
+    def stop(self) -> None:
+        """End the connection after the requests that are being read or answered."""
+        if self._in_request:
+            return  # it will be the last
+        self._last = True
+        if self._task is None and not self._waiting and not self._ended:
+            self._end(self._loop.time())
+
+    def abort(self) -> None:
+        """End the connection now."""
+        self._transport.abort()

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 import orjson
-from starlette.types import Send
 
 from .. import sagemaker
 from ..errors import ManyModelsError, ModelNotFound
 from ..invocation import Answer
+from .request import Request
 
 logger = logging.getLogger(__name__)
 
@@ -34,47 +35,51 @@ _OWN |= {"transfer-encoding", "upgrade"}
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
 
 
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+
+
 class Reply:
     """Status, headers and body, ready to be sent."""
 
-    __slots__ = ("body", "headers", "status")
+    __slots__ = ("body", "head", "status", "timings")
 
-    def __init__(self, status: int, body: bytes, content_type: str, request_id: str) -> None:
+    def __init__(self, status: int, body: bytes, content_type: str) -> None:
         self.status = status
         self.body = body
-        self.headers: list[tuple[bytes, bytes]] = [
-            (b"content-type", _clean(content_type)),
-            (b"content-length", b"%d" % len(body)),
-            (b"x-request-id", request_id.encode()),
-        ]
+        #: The lines of headers.
+        self.head = f"content-type: {_clean(content_type)}\r\ncontent-length: {len(body)}\r\n"
+        #: Seconds by stage, for Server-Timing.
+        self.timings: dict[str, float] = {}
 
     @classmethod
-    def json(cls, status: int, content: Any, request_id: str) -> Reply:
+    def json(cls, status: int, content: Any) -> Reply:
         """Return a JSON reply."""
-        return cls(status, orjson.dumps(content) + b"\n", JSON, request_id)
+        return cls(status, orjson.dumps(content) + b"\n", JSON)
 
     def add(self, name: str, value: str) -> Reply:
         """Add a header; control characters in its value become spaces, so that it cannot forge others."""
-        self.headers.append((name.lower().encode("latin-1"), _clean(value)))
+        self.head += f"{name.lower()}: {_clean(value)}\r\n"
         return self
 
-    async def send(self, send: Send) -> None:
-        """Send the reply."""
-        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
-        await send({"type": "http.response.body", "body": self.body})
+    def encode(self, date: str, *, close: bool) -> bytes:
+        """Return what stands before the body."""
+        status = f"HTTP/1.1 {self.status} {_PHRASES.get(self.status, '')}\r\ndate: {date}\r\n"
+        last = "connection: close\r\n\r\n" if close else "\r\n"
+        return f"{status}{self.head}{last}".encode("latin-1", "replace")
 
 
-def _clean(value: str) -> bytes:
-    return _UNPRINTABLE.sub(" ", value).encode("latin-1", "replace")
+def _clean(value: str) -> str:
+    return value if value.isprintable() else _UNPRINTABLE.sub(" ", value)
 
 
-def answer(result: Answer, request_id: str) -> Reply:
+def answer(result: Answer) -> Reply:
     """Return the reply to an invocation."""
-    reply = Reply(result.status, result.body, result.content_type, request_id)
+    reply = Reply(result.status, result.body, result.content_type)
     for name, value in result.headers.items():
         if name.lower() not in _OWN and _TOKEN.fullmatch(name):
             reply.add(name, value)
-    return reply.add("server-timing", timing(result.timings))
+    reply.timings = result.timings
+    return reply
 
 
 def timing(timings: Mapping[str, float]) -> str:
@@ -82,35 +87,35 @@ def timing(timings: Mapping[str, float]) -> str:
     return ", ".join(f"{name};dur={seconds * 1e3:.3f}" for name, seconds in timings.items())
 
 
-def container_error(error: ManyModelsError, request_id: str) -> Reply:
+def container_error(error: ManyModelsError, _: Request) -> Reply:
     """Return an error of the container API, worded as multi-model-server does."""
-    return _error(error, error.status, _MMS_TYPES.get(error.status, type(error).__name__), request_id)
+    return _error(error, error.status, _MMS_TYPES.get(error.status, type(error).__name__))
 
 
-def invocations_error(error: ManyModelsError, request_id: str) -> Reply:
+def invocations_error(error: ManyModelsError, _: Request) -> Reply:
     """Return an error of ``/invocations``."""
-    return _error(error, error.invocations_status or error.status, type(error).__name__, request_id)
+    return _error(error, error.invocations_status or error.status, type(error).__name__)
 
 
-def _error(error: ManyModelsError, status: int, kind: str, request_id: str) -> Reply:
+def _error(error: ManyModelsError, status: int, kind: str) -> Reply:
     content = {"code": status, "type": kind, "message": str(error)}
-    reply = Reply.json(status, content, request_id)
+    reply = Reply.json(status, content)
     return reply if error.retry_after is None else reply.add("retry-after", str(error.retry_after))
 
 
-def aws_error(error: ManyModelsError, endpoint: str, request_id: str) -> Reply:
+def aws_error(error: ManyModelsError, request: Request) -> Reply:
     """Return an error of the endpoint API, which boto3 raises as the modelled exception."""
     status, kind = error.aws
     if kind == "ModelError":
         original = error.status if error.original_status is None else error.original_status
-        return model_error(original, str(error), endpoint, request_id)
+        return model_error(original, str(error), request.parameters["endpoint"])
     message = str(error)
     if isinstance(error, ModelNotFound):
         message = f"Failed to download model data: {message}"
-    return _aws(status, kind, {"Message": message}, request_id)
+    return _aws(status, kind, {"Message": message})
 
 
-def model_error(original: int, message: str, endpoint: str, request_id: str) -> Reply:
+def model_error(original: int, message: str, endpoint: str) -> Reply:
     """Return a ModelError.
 
     Shape: botocore service model ``sagemaker-runtime``; wording as users quote it.
@@ -127,8 +132,8 @@ def model_error(original: int, message: str, endpoint: str, request_id: str) -> 
         "OriginalMessage": message,
         "OriginalStatusCode": original,
     }
-    return _aws(424, "ModelError", content, request_id)
+    return _aws(424, "ModelError", content)
 
 
-def _aws(status: int, kind: str, content: dict[str, Any], request_id: str) -> Reply:
-    return Reply.json(status, content, request_id).add(sagemaker.ERROR_TYPE, kind)
+def _aws(status: int, kind: str, content: dict[str, Any]) -> Reply:
+    return Reply.json(status, content).add(sagemaker.ERROR_TYPE, kind)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 import signal
 import socket
 from collections.abc import Callable
 
-import uvicorn
 import uvloop
 
 from ..endpoint import Role
 from ..errors import SettingsError
 from ..settings import Settings
 from .app import create_app
-from .connection import Connection
+from .listener import BACKLOG, Listener
 
 #: Seconds that running requests have after SIGTERM; SageMaker sends SIGKILL after 30.
 GRACE = 20
@@ -29,33 +29,22 @@ def serve(role: Role, settings: Settings, host: str, ready: Callable[[int], None
     :raises SettingsError: if the port is taken.
     """
     _allow_connections()
-    sock = _listen(host, settings.port)
-    with sock:
-        config = uvicorn.Config(
-            create_app(role, settings),
-            http=Connection,
-            ws="none",
-            log_config=None,
-            log_level="warning",
-            access_log=False,
-            proxy_headers=False,
-            lifespan="off",
-            server_header=False,
-            timeout_graceful_shutdown=GRACE,
-            backlog=2048,
-        )
-        uvloop.run(_serve(role, config, sock, ready))
+    with _listen(host, settings.port) as sock:
+        uvloop.run(_serve(role, settings, sock, ready))
 
 
-async def _serve(role: Role, config: uvicorn.Config, sock: socket.socket, ready: Callable[[int], None]) -> None:
+async def _serve(role: Role, settings: Settings, sock: socket.socket, ready: Callable[[int], None]) -> None:
+    listener = Listener(create_app(role, settings), int(settings.max_body), settings.receive_timeout)
+    stop = asyncio.Event()
     await role.start()
     try:
-        # uvicorn handles the signals while it serves, then raises them again for the handlers it found.
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: None)
-        sock.listen(config.backlog)  # uvicorn does it too, but later than who is told of the port may connect
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        sock.listen(BACKLOG)  # before it is told that it can be connected to
+        await listener.start(sock)
         ready(sock.getsockname()[1])
-        await uvicorn.Server(config).serve(sockets=[sock])
+        await stop.wait()
+        await listener.stop(GRACE)
     finally:
         await role.stop()
 
