@@ -310,7 +310,8 @@ def test_plugins() -> None:
     ]
     assert all("load" in plugin["hooks"] for plugin in content)
     table = succeed("plugins")
-    assert re.search(rf"^sklearn +{re.escape(__version__)} +manymodels-sklearn +accelerate, batch, ", table, re.MULTILINE)
+    row = rf"^sklearn +{re.escape(__version__)} +manymodels-sklearn +accelerate, batch, "
+    assert re.search(row, table, re.MULTILINE)
     env = {"MANYMODELS_BLOCK_PLUGINS": "custom,sklearn,xgboost"}
     assert succeed("plugins", env=env).startswith("no plugin is installed")
 
