@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -26,6 +26,10 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     multi_model: bool = True
     #: Whether invocations of one model may be joined into one ``predict_fn`` call.
     batching: bool = True
+    #: Whether a plugin's faster predictor may serve: ``on``, ``off``, or ``strict``, bit for bit as the original.
+    accelerate: Literal["on", "off", "strict"] = "on"
+    #: How far its values may be from the original's, relative to ``max(1, |value|)``.
+    accelerate_tolerance: float = 1e-9
 
 
 class Context:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from .acceleration import LeftToOriginal
 from .artifact import Artifact
 from .codecs import any_accept
 from .context import Context, ModelSettings
 from .errors import LoadFailed, ManyModelsError, OutOfMemory, PredictionFailed
 from .invocation import Answer, Invocation
-from .plugins import Binding, Plugins
+from .plugins import Binding, Plugins, Predict
+from .trial import ORIGINAL, Predictor, compare
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +47,14 @@ class Model:
         :raises OutOfMemory: if memory ran out.
         """
         self._hooks = plugins.bound(binding.plugin)
+        #: The same without wrappers: nobody is to watch what is tried out.
+        self._plain = plugins.bound(binding.plugin, wrappers=False)
+        self._predict_fn: Predict = self._hooks.predict_fn
+        self._faster: Callable[[Any], Any] | None = None
+        #: Which predictor serves; None: that has not been found out.
+        self.predictor: Predictor | None = None
+        #: Whether that has changed since it was last passed on.
+        self.news = False
         framework = plugins.bound(binding.framework, wrappers=False) if binding.framework else None
         self.context = Context(
             artifact.name,
@@ -70,6 +80,52 @@ class Model:
     def notes(self) -> list[str]:
         """What the plugin had to say of the model while loading it."""
         return self.context.notes
+
+    def accelerate(self) -> Iterator[None]:
+        """Ask the plugin for a faster predictor and let it serve if it agrees and is faster.
+
+        A generator, to be run on while nobody waits; `predictor` says how it ended.
+        """
+        predictor = yield from self._compared()
+        if predictor.name != ORIGINAL:
+            self._predict_fn = self._hooks.in_place_of_predict_fn(self._accelerated)
+        else:
+            self._faster = None
+        self.predictor, self.news = predictor, True
+
+    def _compared(self) -> Generator[None, None, Predictor]:
+        settings = self.context.settings
+        if settings.accelerate == "off":
+            return Predictor(reason="accelerate is off")
+        try:
+            offer = self._plain.accelerate(self._model, self.context)
+            if offer is None:
+                return Predictor(reason="the plugin knows no faster one")
+            self._faster = offer.predict
+            tolerance = None if settings.accelerate == "strict" else settings.accelerate_tolerance
+            yield
+            return (yield from compare(offer, self._original, self._batch, tolerance))
+        except (Exception, SystemExit) as error:
+            logger.exception("making a faster predictor of %r failed", self.context.target_model)
+            return Predictor(reason=f"making a faster one failed: {_describe(error)}")
+
+    def _original(self, data: Any) -> Any:
+        return self._plain.predict_fn(data, self._model, self.context)
+
+    def _accelerated(self, data: Any, model: Any, context: Context) -> Any:
+        """Stand in for ``predict_fn``; what the faster predictor leaves to the original, it answers."""
+        if self._faster is not None:
+            try:
+                return self._faster(data)
+            except LeftToOriginal:
+                pass
+            except (Exception, SystemExit) as error:
+                logger.exception("the faster predictor of %r failed and is not used any more", context.target_model)
+                self._faster = None
+                self._predict_fn = self._hooks.predict_fn
+                self.predictor = Predictor(reason=f"the faster one failed: {_describe(error)}")
+                self.news = True
+        return self._plain.predict_fn(data, model, context)
 
     def unload(self) -> None:
         """Let the plugin release what it holds."""
@@ -113,7 +169,7 @@ class Model:
     def _predict(self, call: _Call) -> None:
         start = time.perf_counter()
         try:
-            call.prediction = self._hooks.predict_fn(call.data, self._model, call.context)
+            call.prediction = self._predict_fn(call.data, self._model, call.context)
         finally:
             call.seconds = time.perf_counter() - start
 
@@ -127,7 +183,7 @@ class Model:
             if joined is None:
                 return False
             data, counts = joined
-            shares = self._batch.split(self._hooks.predict_fn(data, self._model, calls[0].context), counts)
+            shares = self._batch.split(self._predict_fn(data, self._model, calls[0].context), counts)
             if len(shares) != len(calls):
                 raise ValueError(f"the plugin's batch split an answer to {len(calls)} into {len(shares)}")
         except Exception as error:  # noqa: BLE001 - whose input it was shows when each runs alone

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from importlib import metadata
 from typing import Any, cast
 
@@ -18,6 +18,8 @@ from .context import Context, ModelSettings
 from .errors import LoadFailed, ManyModelsError, NoPlugin, PluginError
 
 logger = logging.getLogger(__name__)
+
+Predict = Callable[[Any, Any, Context], Any]
 
 #: The entry-point group in which distributions name their plugin.
 GROUP = "manymodels"
@@ -67,6 +69,10 @@ class Bound:
         self._batch = only("batch")
         self._accelerate = only("accelerate")
         self._unload = only("unload")
+        impls = manager.hook.predict_fn.get_hookimpls()
+        inner = {impl.plugin for impl in impls if not (impl.wrapper or impl.hookwrapper)}
+        around = manager.subset_hook_caller("predict_fn", inner)
+        self._around_predict = around if wrappers and around.get_hookimpls() else None
 
     def load(self, artifact: Artifact, context: Context) -> Any:
         """Call the ``load`` hook."""
@@ -79,6 +85,20 @@ class Bound:
     def predict_fn(self, data: Any, model: Any, context: Context) -> Any:
         """Call the ``predict_fn`` hook."""
         return self._predict_fn(data=data, model=model, context=context)
+
+    def in_place_of_predict_fn(self, predict: Predict) -> Predict:
+        """Return what calls `predict` where the ``predict_fn`` hook would be called, wrappers included.
+
+        :param predict: its parameters are named as the hook's.
+        """
+        around = self._around_predict
+        if around is None:
+            return predict
+
+        def call(data: Any, model: Any, context: Context) -> Any:
+            return around.call_extra([predict], {"data": data, "model": model, "context": context})
+
+        return call
 
     def output_fn(self, prediction: Any, model: Any, accept: str, context: Context) -> Any:
         """Call the ``output_fn`` hook."""

@@ -125,6 +125,17 @@ class Settings(BaseSettings):
         validation_alias=_env("batching"),
         description="Join invocations that wait into one prediction; answers agree to rounding. Off: bit for bit.",
     )
+    accelerate: Literal["on", "off", "strict"] = Field(
+        "on",
+        validation_alias=_env("accelerate"),
+        description="Serve by a plugin's faster predictor once it agrees with the original; strict: bit for bit.",
+    )
+    accelerate_tolerance: float = Field(
+        1e-9,
+        ge=0,
+        validation_alias=_env("accelerate_tolerance"),
+        description="How far its values may be from the original's, relative to the larger of 1 and the value.",
+    )
     threads: int = Field(1, ge=1, validation_alias=_env("threads"), description="Threads one prediction may use.")
     start_method: Literal["fork", "spawn"] = Field(
         "fork" if sys.platform == "linux" else "spawn",
@@ -207,6 +218,8 @@ class Settings(BaseSettings):
             submit_directory=self.submit_directory,
             multi_model=self.multi_model,
             batching=self.batching,
+            accelerate=self.accelerate,
+            accelerate_tolerance=self.accelerate_tolerance,
         )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from manymodels import Artifact, Context, hookimpl
+from manymodels import Accelerated, Artifact, Context, LeftToOriginal, hookimpl
 
 
 class ToyBatch:
@@ -89,8 +89,27 @@ def input_fn(body: bytes) -> Any:
 
 
 @hookimpl
+def accelerate(model: dict[str, Any], context: Context) -> Accelerated | None:
+    orders = model.get("accelerate")
+    if orders is None:
+        return None
+    act(orders)
+    quick = {name: value for name, value in model.items() if name != "slow"}
+
+    def predict(data: Any) -> Any:
+        if isinstance(data, dict) and "broken" in data:
+            raise RuntimeError("broken")
+        if isinstance(data, dict) and "left" in data:
+            raise LeftToOriginal
+        return predict_fn(data, quick, context)
+
+    return Accelerated("quick", predict, [{"tag": "probe"}, {"tag": "other"}])
+
+
+@hookimpl
 def predict_fn(data: Any, model: dict[str, Any], context: Context) -> Any:
     joined = data if isinstance(data, list) else [data]
+    time.sleep(model.get("slow", 0))
     for orders in joined:
         act(orders)
     answer = {"pid": os.getpid(), "joined": len(joined), "model": context.target_model, "version": model.get("version")}

@@ -226,6 +226,8 @@ def _described(model: ModelDescription) -> dict[str, Any]:
         described["framework"] = model.framework
     if model.notes:
         described["notes"] = list(model.notes)
+    if model.predictor is not None:
+        described["predictor"] = msgspec.to_builtins(model.predictor)
     return described
 
 

@@ -11,6 +11,7 @@ import msgspec
 from ..invocation import Answer, Invocation
 from ..metrics import Metrics, ServerState
 from ..plugins import Binding
+from ..trial import Predictor
 
 
 class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +29,8 @@ class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
     notes: Sequence[str] = ()
     #: Process ids of the workers that hold it.
     workers: Sequence[int] = ()
+    #: Which predictor serves it, and how it compared; None until that is found out.
+    predictor: Predictor | None = None
 
 
 class ModelServer(Protocol):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..errors import InvocationTimeout, ManyModelsError, ModelNotFound
 from ..invocation import Answer, Invocation
 from ..plugins import Binding
+from ..trial import Predictor
 from .messages import Failure, Load, Run, ToWorker, Unload
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Resident:
     bytes: int = 0
     load_seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
+    #: Which predictor serves it, in the worker that compared last.
+    predictor: Predictor | None = None
     #: Invocations that wait or run.
     waiting: int = 0
     loaded: bool = False

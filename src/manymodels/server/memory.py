@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 from pathlib import Path
 
@@ -30,6 +31,14 @@ def default_budget() -> int:
     """Return the bytes for models when the operator names none."""
     available = total()
     return max(int(available * SHARE) - RESERVE, available // 4)
+
+
+def private() -> int:
+    """Return the bytes of this process's memory that no file is behind; of a fork, with what it began with."""
+    if sys.platform != "linux":
+        return psutil.Process().memory_info().rss
+    fields = Path("/proc/self/statm").read_text().split()
+    return (int(fields[1]) - int(fields[2])) * resource.getpagesize()
 
 
 def _limit_files() -> list[Path]:

@@ -15,6 +15,7 @@ import msgspec
 from ..errors import BY_NAME, ManyModelsError, PredictionFailed
 from ..invocation import Answer, Invocation
 from ..plugins import Binding
+from ..trial import Predictor
 
 _LENGTH = struct.Struct("<I")
 #: Longest frame, in bytes: a worker that sends anything else than frames is not to fill the front's memory.
@@ -113,8 +114,22 @@ class Failed(msgspec.Struct, tag="failed", array_like=True):
     failure: Failure
 
 
+class Serves(msgspec.Struct, tag="serves", array_like=True):
+    """Worker to front, at any time: which predictor serves a model from now on."""
+
+    model: int
+    name: str
+    predictor: Predictor
+
+
+class Memory(msgspec.Struct, tag="memory", array_like=True):
+    """Worker to front, at any time: the private memory it has grown by since it was forked, in bytes."""
+
+    private: int
+
+
 ToWorker = Load | Unload | Run | Cancel
-ToFront = Loaded | Unloaded | Dropped | Answered | Failed
+ToFront = Loaded | Unloaded | Dropped | Answered | Failed | Serves | Memory
 
 _encoder = msgspec.msgpack.Encoder()
 to_worker_decoder: msgspec.msgpack.Decoder[list[ToWorker]] = msgspec.msgpack.Decoder(list[ToWorker])

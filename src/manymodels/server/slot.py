@@ -22,7 +22,9 @@ from .messages import (
     Frames,
     Load,
     Loaded,
+    Memory,
     Run,
+    Serves,
     Unload,
     frame,
     to_front_decoder,
@@ -40,6 +42,9 @@ class Owner(Protocol):
 
     def on_loaded(self, slot: Slot, resident: Resident, message: Loaded) -> None:
         """A model was loaded."""
+
+    def on_serves(self, slot: Slot, message: Serves) -> None:
+        """Another predictor serves a model."""
 
     def on_lost(self, slot: Slot) -> None:
         """The worker ended."""
@@ -67,6 +72,8 @@ class Slot(asyncio.Protocol):
         self.held: dict[Resident, int] = {}
         #: Their sum.
         self.bytes = 0
+        #: Private memory its process has grown by, in bytes, as last reported.
+        self.private = 0
         self.loading: set[Resident] = set()
         #: Whether its job has run for so long that others should not wait for it.
         self.stalled = False
@@ -208,6 +215,12 @@ class Slot(asyncio.Protocol):
             self.loading -= {job.resident for job in self.sent if job.number in dropped}
             self.sent = deque(job for job in self.sent if job.number not in dropped)
             return
+        if isinstance(message, Serves):
+            self._owner.on_serves(self, message)
+            return
+        if isinstance(message, Memory):
+            self.private = message.private
+            return
         job = self.sent[0]
         if job.number != message.job or not _fits(message, job):
             raise LookupError(f"{type(message).__name__} of job {message.job} came, {job.number} was next")
@@ -271,6 +284,7 @@ class Slot(asyncio.Protocol):
         self.sent.clear()
         self.held.clear()
         self.bytes = 0
+        self.private = 0
         self.loading.clear()
         self.stalled = False
         return running, rest

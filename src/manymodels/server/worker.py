@@ -7,11 +7,14 @@ import gc
 import logging
 import os
 import resource
+import select
 import signal
 import socket
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -23,6 +26,8 @@ from ..errors import LoadFailed, ManyModelsError, ModelNotFound, OutOfMemory
 from ..log import WorkerFormatter
 from ..model import Model
 from ..plugins import Plugins
+from .chores import Chores
+from .memory import private
 from .messages import (
     Answered,
     Cancel,
@@ -32,7 +37,9 @@ from .messages import (
     Frames,
     Load,
     Loaded,
+    Memory,
     Run,
+    Serves,
     ToFront,
     Unload,
     Unloaded,
@@ -45,6 +52,10 @@ from .messages import (
 logger = logging.getLogger(__name__)
 
 _RECEIVE = 1 << 20
+#: Seconds after its load before a model that nobody has asked yet is accelerated.
+SETTLE = 1.0
+#: Seconds between a job and a look at the memory the worker takes.
+REPORT = 2.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -70,19 +81,67 @@ class Worker:
         self._jobs: deque[Load | Unload | Run] = deque()
         self._models: dict[int, Model] = {}
         self._process = psutil.Process()
+        self._chores = Chores()
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
+        #: Private memory at the start, and its growth as last reported.
+        self._private = private()
+        self._reported = 0
 
     def serve(self) -> None:
-        """Do jobs in their order until the front closes the connection."""
-        while self._receive(wait=True):
-            while self._jobs:
-                job = self._jobs.popleft()
-                try:
-                    self._connection.sendall(frame([self._do(job)]))
-                except (BrokenPipeError, ConnectionResetError):
-                    return  # the front is gone
-                # A cancellation of the jobs behind the one just done may have come meanwhile.
-                if not self._receive(wait=False):
-                    return
+        """Do jobs in their order until the front closes the connection, and chores in between."""
+        try:
+            while self._wait():
+                while self._jobs:
+                    job = self._jobs.popleft()
+                    self._send(self._do(job))
+                    self._follow_up(job)
+                    # A cancellation of the jobs behind the one just done may have come meanwhile.
+                    if self._jobs and not self._receive(wait=False):
+                        return
+        except (BrokenPipeError, ConnectionResetError):
+            return  # the front is gone
+
+    def _wait(self) -> bool:
+        """Wait for the front, and do chores until it says something; False once it is gone."""
+        while (seconds := self._chores.wait()) is not None:
+            if self._poll.poll(seconds * 1000):
+                break
+            if not seconds:
+                self._chores.step()
+        return self._receive(wait=True)
+
+    def _send(self, message: ToFront) -> None:
+        self._connection.sendall(frame([message]))
+
+    def _follow_up(self, job: Load | Unload | Run) -> None:
+        """Take on the chores that a job leads to."""
+        chores = self._chores
+        chores.worked()
+        chores.add(None, self._report_memory, REPORT)
+        model = self._models.get(job.model)
+        if isinstance(job, Run) and model is not None:
+            chores.hasten(job.model)
+            self._tell(job.model, model)
+        elif isinstance(job, Load) and model is not None:
+            chores.add(job.model, partial(self._accelerate, job.model, model), SETTLE)
+
+    def _accelerate(self, number: int, model: Model) -> Iterator[None]:
+        yield from model.accelerate()
+        self._tell(number, model)
+
+    def _tell(self, number: int, model: Model) -> None:
+        """Let the front know if another predictor serves."""
+        if model.predictor is not None and model.news:
+            model.news = False
+            self._send(Serves(number, sendable(model.context.target_model), model.predictor))
+
+    def _report_memory(self) -> Iterator[None]:
+        grown = max(0, private() - self._private)
+        if abs(grown - self._reported) > max(1 << 20, self._reported // 20):
+            self._reported = grown
+            self._send(Memory(grown))
+        yield
 
     def _receive(self, *, wait: bool) -> bool:
         try:
@@ -112,6 +171,7 @@ class Worker:
             if isinstance(job, Load):
                 return self._load(job)
             if job.model in self._models:
+                self._chores.drop(job.model)
                 self._unload(self._models.pop(job.model))
                 _reclaim()
             return Unloaded(job.job)

@@ -26,7 +26,7 @@ from .conduct import Conduct
 from .fleet import Fleet
 from .jobs import Call, Job, Resident, unloaded
 from .memory import Estimator, default_budget
-from .messages import Load, Loaded, Run, Unload
+from .messages import Load, Loaded, Run, Serves, Unload
 from .placement import Placement
 from .recovery import Recovery
 from .slot import Slot
@@ -200,6 +200,7 @@ class WorkerPool:
             load_seconds=resident.load_seconds,
             notes=tuple(resident.notes),
             workers=tuple(slot.process.pid for slot in holders if slot.process is not None),
+            predictor=resident.predictor,
         )
 
     # -- Invocations --
@@ -233,6 +234,12 @@ class WorkerPool:
         resident.bytes = message.bytes
         resident.load_seconds = message.seconds
         resident.notes = message.notes
+
+    def on_serves(self, slot: Slot, message: Serves) -> None:
+        """Take note of which predictor serves a model, if it is still there."""
+        resident = self._residents.get(message.name)
+        if resident is not None and resident.number == message.model:
+            resident.predictor = message.predictor
 
     def on_lost(self, slot: Slot) -> None:
         """Settle what the worker that ended was doing, and start another."""

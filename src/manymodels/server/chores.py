@@ -1,0 +1,82 @@
+"""Work of a worker that nobody waits for, in short steps between the jobs."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import time
+from collections.abc import Callable, Hashable, Iterator
+
+logger = logging.getLogger(__name__)
+
+Chore = Callable[[], Iterator[None]]
+
+#: Under load, chores rest after a step for this many times as long as it took: they slow requests by at
+#: most a quarter, and the hottest model has its chores done too.
+REST = 3.0
+
+
+class Chores:
+    """Does chores one after the other, a step each time it is asked to."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        #: Chores whose time has come, in order; the first may have begun.
+        self._due: dict[Hashable, Chore | Iterator[None]] = {}
+        #: The others, and their times; what is no longer among the others is left in the heap until then.
+        self._later: dict[Hashable, Chore] = {}
+        self._times: list[tuple[float, int, Hashable]] = []
+        self._numbers = itertools.count()
+        self._rest_until = 0.0
+        self._busy = False
+
+    def add(self, key: Hashable, chore: Chore, delay: float = 0.0) -> None:
+        """Take on a chore, unless one of that key waits already.
+
+        :param chore: returns an iterator whose every ``next`` is a step.
+        :param delay: seconds before it may begin.
+        """
+        if key not in self._due and key not in self._later:
+            self._later[key] = chore
+            heapq.heappush(self._times, (self._clock() + delay, next(self._numbers), key))
+
+    def hasten(self, key: Hashable) -> None:
+        """Let a chore begin now."""
+        if (chore := self._later.pop(key, None)) is not None:
+            self._due[key] = chore
+
+    def drop(self, key: Hashable) -> None:
+        """Forget a chore."""
+        self._later.pop(key, None)
+        self._due.pop(key, None)
+
+    def worked(self) -> None:
+        """Take note that a job was done: the worker is not idle."""
+        self._busy = True
+
+    def wait(self) -> float | None:
+        """Return the seconds until there is a step to do; None if there are no chores."""
+        now = self._clock()
+        while self._times and (self._times[0][0] <= now or self._times[0][2] not in self._later):
+            self.hasten(heapq.heappop(self._times)[2])
+        if not self._due:
+            return self._times[0][0] - now if self._times else None
+        return max(0.0, self._rest_until - now) if self._busy else 0.0
+
+    def step(self) -> None:
+        """Do one step of the first chore that is due."""
+        key, chore = next(iter(self._due.items()))
+        start = self._clock()
+        self._busy = False
+        try:
+            if callable(chore):
+                chore = self._due[key] = chore()
+            next(chore)
+        except StopIteration:
+            self._due.pop(key, None)
+        except Exception:
+            logger.exception("a chore failed")
+            self._due.pop(key, None)
+        now = self._clock()
+        self._rest_until = now + REST * (now - start)

@@ -1,0 +1,120 @@
+"""Chores: what a worker does while nobody waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from manymodels.server.chores import REST, Chores
+
+
+class Clock:
+    """A clock that stands still unless a chore takes time."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Work:
+    """Makes chores and keeps what they did."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.done: list[str] = []
+
+    def chore(self, name: str, steps: int = 2, seconds: float = 0.25) -> Iterator[None]:
+        for step in range(steps):
+            self._clock.now += seconds
+            self.done.append(f"{name}{step}")
+            yield
+        self.done.append(f"{name} end")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def chores(clock: Clock) -> Chores:
+    return Chores(clock)
+
+
+@pytest.fixture
+def work(clock: Clock) -> Work:
+    return Work(clock)
+
+
+def run(chores: Chores) -> None:
+    while chores.wait() == 0:
+        chores.step()
+
+
+def test_chores_are_done_one_after_the_other(chores: Chores, work: Work) -> None:
+    assert chores.wait() is None
+    chores.add("a", lambda: work.chore("a"))
+    chores.add("b", lambda: work.chore("b", 1))
+    assert chores.wait() == 0
+    assert work.done == []
+    run(chores)
+    assert work.done == ["a0", "a1", "a end", "b0", "b end"]
+    assert chores.wait() is None
+
+
+def test_a_chore_waits_for_its_time_or_is_hastened(chores: Chores, work: Work, clock: Clock) -> None:
+    chores.add("slow", lambda: work.chore("slow", 0), delay=2)
+    chores.add("late", lambda: work.chore("late", 0), delay=3)
+    chores.add("late", lambda: work.chore("twice", 0), delay=0)
+    assert chores.wait() == 2
+    chores.hasten("late")
+    chores.hasten("unknown")
+    run(chores)
+    assert work.done == ["late end"]
+    assert chores.wait() == 2
+    clock.now += 2
+    run(chores)
+    assert work.done == ["late end", "slow end"]
+    assert chores.wait() is None
+
+
+def test_chores_can_be_dropped_at_any_time(chores: Chores, work: Work) -> None:
+    chores.add("a", lambda: work.chore("a"))
+    chores.add("b", lambda: work.chore("b"), delay=5)
+    assert chores.wait() == 0
+    chores.step()
+    chores.drop("a")
+    chores.drop("b")
+    chores.drop("unknown")
+    assert chores.wait() is None
+    assert work.done == ["a0"]
+
+
+def test_under_load_chores_rest_and_still_get_their_turn(chores: Chores, work: Work, clock: Clock) -> None:
+    chores.add("a", lambda: work.chore("a", 3))
+    chores.worked()
+    assert chores.wait() == 0
+    chores.step()
+    assert chores.wait() == 0, "nobody asked meanwhile"
+    chores.worked()
+    assert chores.wait() == 0.25 * REST
+    clock.now += 0.5
+    chores.worked()
+    assert chores.wait() == 0.25 * REST - 0.5
+    clock.now += 0.25
+    chores.worked()
+    assert chores.wait() == 0
+    chores.step()
+    assert work.done == ["a0", "a1"]
+
+
+def test_a_chore_that_fails_is_logged_and_the_others_go_on(
+    chores: Chores, work: Work, caplog: pytest.LogCaptureFixture
+) -> None:
+    chores.add("bad", lambda: work.chore("bad", seconds=1 / 0))
+    chores.add("a", lambda: work.chore("a", 0))
+    run(chores)
+    assert work.done == ["a end"]
+    assert "ZeroDivisionError" in caplog.text
