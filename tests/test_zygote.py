@@ -15,7 +15,7 @@ import pytest
 from pools import OTHERS, Toys, ended, until
 
 from manymodels.errors import PluginError, WorkerDied
-from manymodels.server import launcher as launcher_module
+from manymodels.server import warm
 from manymodels.server.launcher import Launcher, Process, SpawnLauncher, ZygoteLauncher, create_launcher
 from manymodels.server.messages import Failed, Frames, Run, frame, to_front_decoder
 from manymodels.server.worker import WorkerConfig
@@ -106,7 +106,7 @@ async def test_a_second_zygote_spares_what_the_first_found_out(modules: Path, ca
     async with started(launcher):
         (zygote,) = psutil.Process().children()
         zygote.kill()
-        await until(lambda: launcher._control is None, "the end of the zygote is seen")
+        await until(lambda: launcher._zygote is None, "the end of the zygote is seen")
         assert await works(await launcher.launch())
         assert (modules / "imported").read_text() == "x"
 
@@ -129,7 +129,7 @@ async def test_a_plugin_that_cannot_be_imported_ends_the_start(modules: Path) ->
 
 
 async def test_imports_that_take_for_ever_end_the_start(modules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launcher_module, "START_TIMEOUT", 0.5)
+    monkeypatch.setattr(warm, "START_TIMEOUT", 0.5)
     (modules / "toy_slow.py").write_text("import time; time.sleep(60)")
     with pytest.raises(PluginError, match="importing the plugins' frameworks took longer than"):
         async with started(ZygoteLauncher(config("toy_slow"))):
@@ -177,7 +177,7 @@ async def test_a_zygote_ends_with_its_front_and_workers_with_it(toys: Toys) -> N
         worker = psutil.Process(process.pid)
         (zygote,) = psutil.Process().children()
         assert worker.parent() == zygote
-        assert launcher._control is not None
+        assert launcher._zygote is not None
         zygote.kill()
         assert await process.exited == -9
         await until(lambda: ended(worker.pid), "the worker is gone")

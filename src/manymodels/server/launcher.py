@@ -8,21 +8,20 @@ import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
 from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
 
-from ..errors import PluginError, WorkerDied
+from ..errors import WorkerDied
+from .warm import WarmProcess
 from .worker import WorkerConfig
-from .zygote import MESSAGE, Fork, Forked, Kill, Ready, ZygoteConfig, encode, from_zygote_decoder
+from .zygote import Exited, Fork, Forked, Kill, ZygoteConfig, from_zygote_decoder
 
 logger = logging.getLogger(__name__)
 
-#: Seconds a zygote may take to import what it is told, and a fork to be answered.
-START_TIMEOUT = 300.0
+#: Seconds a fork may take to be answered.
 FORK_TIMEOUT = 30.0
 
 
@@ -140,9 +139,8 @@ class ZygoteLauncher:
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = ZygoteConfig(worker=config)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket | None = None
-        self._ready: asyncio.Future[None] | None = None
+        #: None before the first, and after one has ended.
+        self._zygote: WarmProcess | None = None
         self._forks: dict[int, asyncio.Future[int]] = {}
         self._workers: dict[int, asyncio.Future[int]] = {}
         self._next = 0
@@ -154,83 +152,34 @@ class ZygoteLauncher:
         :raises PluginError: if it ends or hangs instead.
         """
         async with self._starting:
-            if self._control is None:
-                await self._start()
+            if self._zygote is None:
+                self._zygote = WarmProcess("manymodels.server.zygote", from_zygote_decoder, self._received)
+                self._zygote.ended.add_done_callback(self._lost)
+                left_out = await self._zygote.start(self._config, environment(self._config.worker.settings.threads))
+                # Spares the next zygote the restart.
+                self._config = msgspec.structs.replace(self._config, left_out=left_out)
 
-    async def _start(self) -> None:
-        loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        config = msgspec.json.encode(self._config).decode()
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: ASYNC220 - a fork and exec, milliseconds, at start only
-                [sys.executable, "-m", "manymodels.server.zygote", str(theirs.fileno()), config, str(os.getpid())],
-                pass_fds=(theirs.fileno(),),
-                env=environment(self._config.worker.settings.threads),
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is the front's to handle
-            )
-        self._control = ours
-        self._ready = loop.create_future()
-        loop.add_reader(ours, self._read)
-        try:
-            await asyncio.wait([self._ready], timeout=START_TIMEOUT)
-            if self._ready.done():
-                return self._ready.result()
-        finally:
-            self._ready.cancel()  # from here on nobody waits for it
-        self._process.kill()
-        raise PluginError(f"importing the plugins' frameworks took longer than {START_TIMEOUT:.0f} s")
-
-    def _read(self) -> None:
-        assert self._control is not None
-        assert self._ready is not None
-        try:
-            data = self._control.recv(MESSAGE)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._lost()
-            return
-        message = from_zygote_decoder.decode(data)
-        if isinstance(message, Ready):
-            # Spares the next zygote the restart.
-            self._config = msgspec.structs.replace(self._config, left_out=message.left_out)
-            for module, reason in message.left_out.items():
-                logger.info("%s is not imported in advance: it %s", module, reason)
-            if not self._ready.done():
-                self._ready.set_result(None)
-        elif isinstance(message, Forked):
-            fork = self._forks.pop(message.id, None)
-            if message.pid:
-                self._workers[message.pid] = asyncio.get_running_loop().create_future()
-            if fork is not None and not fork.done():
-                if message.pid:
-                    fork.set_result(message.pid)
-                else:
-                    fork.set_exception(WorkerDied(f"a worker cannot be forked: {message.error}"))
-        else:
+    def _received(self, message: Forked | Exited) -> None:
+        if isinstance(message, Exited):
             exited = self._workers.pop(message.pid, None)
             if exited is not None:
                 exited.set_result(message.code)
+            return
+        fork = self._forks.pop(message.id, None)
+        if message.pid:
+            self._workers[message.pid] = asyncio.get_running_loop().create_future()
+        if fork is not None and not fork.done():
+            if message.pid:
+                fork.set_result(message.pid)
+            else:
+                fork.set_exception(WorkerDied(f"a worker cannot be forked: {message.error}"))
 
-    def _lost(self) -> None:
+    def _lost(self, ended: asyncio.Future[str]) -> None:
         """Note that the zygote ended; its workers end with it."""
-        assert self._control is not None
-        assert self._ready is not None
-        assert self._process is not None
-        asyncio.get_running_loop().remove_reader(self._control)
-        self._control.close()
-        self._control = None
-        code = self._process.wait()
-        reason = f"the process that workers are forked from ended with code {code}"
-        if not self._ready.done():
-            self._ready.set_exception(PluginError(f"{reason} before it was ready; its error stream says why"))
+        self._zygote = None
         for fork in self._forks.values():
             if not fork.done():
-                fork.set_exception(WorkerDied(reason))
+                fork.set_exception(WorkerDied(ended.result()))
         self._forks.clear()
         for exited in self._workers.values():
             exited.set_result(-9)
@@ -239,14 +188,14 @@ class ZygoteLauncher:
     async def launch(self) -> Process:
         """Fork a worker."""
         await self.start()
-        if self._control is None:
+        if self._zygote is None:
             raise WorkerDied("a worker cannot be forked: the process it would be a fork of has ended")
         ours, theirs, read, write = _channel()
         self._next += 1
         self._forks[self._next] = fork = asyncio.get_running_loop().create_future()
         try:
             with theirs:
-                socket.send_fds(self._control, [encode(Fork(self._next))], [theirs.fileno(), write])
+                self._zygote.send(Fork(self._next), [theirs.fileno(), write])
             pid = await asyncio.wait_for(fork, FORK_TIMEOUT)
         except BaseException as error:
             ours.close()
@@ -264,18 +213,14 @@ class ZygoteLauncher:
 
     def kill(self, process: Process) -> None:
         """End a worker at once."""
-        if self._control is not None and process.pid in self._workers:
+        if self._zygote is not None and process.pid in self._workers:
             with contextlib.suppress(OSError):  # the zygote is gone, and its workers with it
-                self._control.send(encode(Kill(process.pid)))
+                self._zygote.send(Kill(process.pid))
 
     async def stop(self) -> None:
         """End the zygote, and with it all workers."""
-        if self._control is None or self._process is None:
-            return
-        self._control.shutdown(socket.SHUT_WR)
-        await asyncio.get_running_loop().run_in_executor(None, self._process.wait)
-        if self._control is not None:  # which has not been seen to close yet
-            self._lost()
+        if self._zygote is not None:
+            await self._zygote.stop()
 
 
 def describe_exit(code: int | None) -> str:

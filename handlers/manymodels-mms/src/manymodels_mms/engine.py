@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import sys
@@ -17,15 +18,15 @@ import psutil
 
 from manymodels.errors import PluginError, SettingsError, WorkerDied
 from manymodels.server.launcher import environment as base_environment
+from manymodels.server.warm import WarmProcess
 from manymodels.settings import Settings
 
 from . import config, memory
 from .api import Api
 from .java import find_java
 from .log import JavaLog
-from .messages import ZygoteConfig
+from .messages import Exited, Kill, ZygoteConfig, from_zygote_decoder
 from .settings import MmsSettings
-from .warm import Zygote
 
 T = TypeVar("T")
 
@@ -61,7 +62,7 @@ class Engine:
         self._exited = exited
         self._named = named
         #: None where model processes are multi-model-server's own.
-        self.zygote: Zygote | None = None
+        self.zygote: WarmProcess | None = None
         self.guard: asyncio.subprocess.Process | None = None
         #: Done when one of its processes ended, with how.
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -149,9 +150,12 @@ class Engine:
         )
         # What multi-model-server tells its own model processes by the environment.
         environment = {**environment, "MMS_DECODE_INPUT_REQUEST": "false"}
-        self.zygote = Zygote(zygote_config, environment, self._exited)
-        await self.zygote.start()
+        self.zygote = WarmProcess("manymodels_mms.zygote", from_zygote_decoder, self._received)
+        await self.zygote.start(zygote_config, environment)
         self.zygote.ended.add_done_callback(lambda ended: self._end(ended.result()))
+
+    def _received(self, message: Exited) -> None:
+        self._exited(message.model, message.code)
 
     def _end(self, reason: str) -> None:
         if not self.ended.done():
@@ -180,7 +184,7 @@ class Engine:
         Not the one that multi-model-server started itself: see `manymodels_mms.launcher`.
         """
         if self.zygote is not None:
-            self.zygote.kill(name)
+            self._kill(name)
         else:
             await _in_thread(lambda: memory.end(memory.forked(self._below(name)), 0))
 
@@ -191,9 +195,14 @@ class Engine:
             return
         await asyncio.wait({exited}, timeout=grace)
         if not exited.done():
-            self.zygote.kill(name)
+            self._kill(name)
             ends: set[asyncio.Future[Any]] = {exited, self.zygote.ended}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+
+    def _kill(self, name: str) -> None:
+        assert self.zygote is not None
+        with contextlib.suppress(OSError):  # it is gone, and the models with it
+            self.zygote.send(Kill(name))
 
     def _below(self, name: str) -> list[psutil.Process]:
         assert self.guard is not None
@@ -203,7 +212,7 @@ class Engine:
         """End all processes, and remove the folder."""
         await self.api.close()
         if self.zygote is not None:
-            await self.zygote.stop()
+            await self.zygote.kill()
         if self.guard is not None:
             assert self.guard.stdin is not None
             self.guard.stdin.close()

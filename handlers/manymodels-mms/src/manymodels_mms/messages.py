@@ -16,6 +16,7 @@ from manymodels.errors import LoadFailed
 from manymodels.invocation import Invocation
 from manymodels.plugins import Binding
 from manymodels.server.messages import Answered, Failure
+from manymodels.server.zygote import Ready
 
 #: Longest control message, in bytes.
 MESSAGE = 1 << 16
@@ -98,12 +99,6 @@ class Kill(msgspec.Struct, tag="kill", array_like=True):
     """Front to zygote: end the process of a model."""
 
     model: str
-
-
-class Ready(msgspec.Struct, tag="ready", array_like=True):
-    """Zygote to front: imports are done, and launchers are taken."""
-
-    left_out: dict[str, str]
 
 
 class Exited(msgspec.Struct, tag="exited", array_like=True):

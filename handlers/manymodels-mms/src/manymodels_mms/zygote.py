@@ -20,10 +20,10 @@ from typing import NoReturn
 import msgspec
 
 from manymodels.server.worker import set_up_process
-from manymodels.server.zygote import fork, import_all
+from manymodels.server.zygote import Ready, fork, import_all
 
 from . import service, worker
-from .messages import MESSAGE, Exited, Ready, ZygoteConfig, encode, kill_decoder
+from .messages import MESSAGE, Exited, ZygoteConfig, encode, kill_decoder
 
 logger = logging.getLogger(__name__)
 

@@ -1,58 +1,60 @@
-"""The front's side of the zygote: start it, end model processes, learn which ended."""
+"""The front's end of a zygote: start it, talk to it, learn that it ended."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
-from manymodels.errors import PluginError
-from manymodels.server.launcher import START_TIMEOUT
-
-from .messages import MESSAGE, Exited, Kill, ZygoteConfig, encode, from_zygote_decoder
+from ..errors import PluginError
+from .zygote import MESSAGE, Ready, encode
 
 logger = logging.getLogger(__name__)
 
+#: Seconds a zygote may take to import what it is told.
+START_TIMEOUT = 300.0
 
-class Zygote:
-    """The zygote's process."""
 
-    def __init__(
-        self, config: ZygoteConfig, environment: Mapping[str, str], exited: Callable[[str, int], None]
-    ) -> None:
+class WarmProcess:
+    """One life of a zygote."""
+
+    def __init__(self, module: str, decoder: msgspec.msgpack.Decoder[Any], received: Callable[[Any], None]) -> None:
         """Prepare to start it.
 
-        :param exited: called with the model and the exit code of each model process that ended.
+        :param module: what ``python -m`` is to run; its arguments are the descriptor of its control socket, its
+            configuration, and the id of this process.
+        :param decoder: of its messages; the first is `Ready`.
+        :param received: called with each of the others.
         """
-        self._config = config
-        self._environment = environment
-        self._exited = exited
+        self._module = module
+        self._decode = decoder.decode
+        self._received = received
         loop = asyncio.get_running_loop()
-        self._ready: asyncio.Future[None] = loop.create_future()
+        self._ready: asyncio.Future[dict[str, str]] = loop.create_future()
         #: Done when it ended, with how.
         self.ended: asyncio.Future[str] = loop.create_future()
 
-    async def start(self) -> None:
+    async def start(self, config: msgspec.Struct, environment: Mapping[str, str]) -> dict[str, str]:
         """Start it and wait until its imports are done.
 
+        :returns: modules that it does not import, with the reasons.
         :raises PluginError: if it ends or hangs instead.
         """
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setblocking(False)
-        config = msgspec.json.encode(self._config).decode()
+        argv = [str(theirs.fileno()), msgspec.json.encode(config).decode(), str(os.getpid())]
         with theirs:
             self.process = subprocess.Popen(  # noqa: ASYNC220 - a fork and exec, milliseconds, at start only
-                [sys.executable, "-m", "manymodels_mms.zygote", str(theirs.fileno()), config, str(os.getpid())],
+                [sys.executable, "-m", self._module, *argv],
                 pass_fds=(theirs.fileno(),),
-                env=dict(self._environment),
+                env=dict(environment),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is the front's to handle
             )
@@ -63,6 +65,7 @@ class Zygote:
                 return self._ready.result()
         finally:
             self._ready.cancel()  # from here on nobody waits for it
+        self.process.kill()
         raise PluginError(f"importing the plugins' frameworks took longer than {START_TIMEOUT:.0f} s")
 
     def _read(self) -> None:
@@ -75,32 +78,38 @@ class Zygote:
         if not data:
             self._lost()
             return
-        message = from_zygote_decoder.decode(data)
-        if isinstance(message, Exited):
-            self._exited(message.model, message.code)
+        message = self._decode(data)
+        if not isinstance(message, Ready):
+            self._received(message)
             return
         for module, reason in message.left_out.items():
             logger.info("%s is not imported in advance: it %s", module, reason)
         if not self._ready.done():
-            self._ready.set_result(None)
+            self._ready.set_result(message.left_out)
 
     def _lost(self) -> None:
         asyncio.get_running_loop().remove_reader(self._control)
         self._control.close()
-        code = self.process.wait()
-        reason = f"the process that models are forked from ended with code {code}"
+        reason = f"the process that workers are forked from ended with code {self.process.wait()}"
         if not self._ready.done():
             self._ready.set_exception(PluginError(f"{reason} before it was ready; its error stream says why"))
         self.ended.set_result(reason)
 
-    def kill(self, model: str) -> None:
-        """End the process of a model at once."""
-        if not self.ended.done():
-            with contextlib.suppress(BrokenPipeError):  # it is gone, and the models with it
-                self._control.send(encode(Kill(model)))
+    def send(self, message: msgspec.Struct, descriptors: Sequence[int] = ()) -> None:
+        """Send it a message.
+
+        :raises OSError: if it has ended.
+        """
+        socket.send_fds(self._control, [encode(message)], descriptors)
 
     async def stop(self) -> None:
-        """End it, and with it all model processes."""
+        """End it; it ends what was forked from it."""
         if not self.ended.done():
-            os.kill(self.process.pid, signal.SIGKILL)
+            self._control.shutdown(socket.SHUT_WR)
+            await self.ended
+
+    async def kill(self) -> None:
+        """End it at once; what was forked from it is told by the kernel, or by who started it."""
+        if not self.ended.done():
+            self.process.kill()
             await self.ended
