@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 
@@ -15,6 +17,8 @@ class Invocation(msgspec.Struct, array_like=True, frozen=True):
     #: The request's headers, names in lower case.
     headers: dict[str, str] = {}
     request_id: str = ""
+    #: When the client has no use for an answer any more, by the monotonic clock.
+    deadline: float = math.inf
 
 
 class Answer(msgspec.Struct, array_like=True):

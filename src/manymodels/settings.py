@@ -117,6 +117,12 @@ class Settings(BaseSettings):
         validation_alias=_env("queue_size", "SAGEMAKER_MODEL_JOB_QUEUE_SIZE"),
         description="Most invocations of one model that wait or run at a time.",
     )
+    max_waiting: int = Field(
+        16_384,
+        ge=1,
+        validation_alias=_env("max_waiting"),
+        description="Most invocations of all models that wait or run at a time; any more are refused at once.",
+    )
     max_batch: int = Field(
         64, ge=1, validation_alias=_env("max_batch"), description="Most invocations joined into one prediction."
     )

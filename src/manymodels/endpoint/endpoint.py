@@ -162,9 +162,10 @@ class Endpoint(Measured):
             self._metrics.hits += 1
             return await self._invoke(target_model, resident, invocation, timeout)
         start = time.monotonic()
-        timings = await self._ready(target_model, start + timeout)
+        deadline = min(start + timeout, invocation.deadline)
+        timings = await self._ready(target_model, deadline)
         while (resident := self._residents.get(target_model)) is None:  # it had to make room for others at once
-            timings = await self._ready(target_model, start + timeout)
+            timings = await self._ready(target_model, deadline)
         if timings.load:
             self._metrics.missed(time.monotonic() - start)
         else:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar, cast
 
-from ..errors import ManyModelsError, PredictionFailed
+from ..errors import ManyModelsError, Overloaded, PredictionFailed
 from ..invocation import Answer, Invocation
 from ..metrics.cloudwatch import CloudWatch
 from ..metrics.exposition import render
@@ -29,6 +29,8 @@ class Measured:
         self._settings = settings
         self._metrics = server.metrics
         self._reports: asyncio.Task[None] | None = None
+        #: Invocations that are not answered yet.
+        self._waiting = 0
 
     async def _start(self, frameworks: Sequence[str] | None) -> None:
         """Start the model server, and reports to CloudWatch where they are wanted."""
@@ -62,13 +64,16 @@ class Measured:
 
 
 def counted(invoke: F) -> F:
-    """Count the invocations that a method of a role answers."""
+    """Count the invocations that a method of a role answers, and refuse too many before anything is done for them."""
 
     @functools.wraps(invoke)
     async def counting(self: Measured, name: str | None, invocation: Invocation) -> Answer:
         start = time.perf_counter()
         label = SINGLE if name is None else name
+        self._waiting += 1
         try:
+            if self._waiting > self._settings.max_waiting:
+                raise Overloaded(f"{self._waiting - 1} invocations are waiting already; try again later")
             answer = await invoke(self, name, invocation)
         except asyncio.CancelledError:
             self._metrics.abandoned(time.perf_counter() - start)
@@ -77,6 +82,8 @@ def counted(invoke: F) -> F:
             kind = type(error) if isinstance(error, ManyModelsError) else PredictionFailed
             self._metrics.failed(label, kind, time.perf_counter() - start)
             raise
+        finally:
+            self._waiting -= 1
         self._metrics.answered(label, answer, time.perf_counter() - start)
         return answer
 

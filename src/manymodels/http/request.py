@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import math
+import time
 import uuid
 
 import msgspec
 
-from ..errors import BadTargetModel, BodyTooLarge
+from ..errors import BadTargetModel, BodyTooLarge, RequestError
 from ..invocation import Invocation
 from ..sagemaker import TARGET_MODEL
 
 _TARGET_MODEL = TARGET_MODEL.encode()
+_TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
 _SAGEMAKER = b"x-amzn-sagemaker-"
 
 
@@ -33,6 +36,8 @@ class Request(msgspec.Struct, array_like=True):
     headers: dict[str, str] = {}
     #: The parameters in the path.
     parameters: dict[str, str] = {}
+    #: Milliseconds the client waits for its answer, as it says.
+    timeout: bytes | None = None
 
     def read(self, headers: list[tuple[bytes, bytes]]) -> None:
         """Take from the headers what models and we ourselves want of them; names are in lower case."""
@@ -46,6 +51,8 @@ class Request(msgspec.Struct, array_like=True):
             elif name == _TARGET_MODEL:
                 self.target = value
                 self.headers[TARGET_MODEL] = value.decode("utf-8", "replace")
+            elif name == _TIMEOUT:
+                self.timeout = value
             elif name.startswith(_SAGEMAKER):
                 self.headers[name.decode("latin-1")] = value.decode("latin-1")
 
@@ -76,7 +83,21 @@ class Request(msgspec.Struct, array_like=True):
 
     def invocation(self, limit: int) -> Invocation:
         """Return the invocation the request makes."""
-        return Invocation(self.content(limit), self.content_type, self.accept, self.headers, self.id)
+        return Invocation(
+            self.content(limit), self.content_type, self.accept, self.headers, self.id, self.deadline()
+        )
+
+    def deadline(self) -> float:
+        """Return when the client has no use for an answer any more, by the monotonic clock.
+
+        :raises RequestError: if it says so in another way than in milliseconds.
+        """
+        if self.timeout is None:
+            return math.inf
+        if not self.timeout.isdigit() or len(self.timeout) > 9:
+            said = self.timeout.decode("latin-1")
+            raise RequestError(f"{_TIMEOUT.decode()} is {said!r}; say in whole milliseconds how long you wait")
+        return time.monotonic() + int(self.timeout) / 1000
 
 
 class Ids:

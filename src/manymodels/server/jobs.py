@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,14 @@ from .messages import Failure, Load, Run, ToWorker, Unload
 
 if TYPE_CHECKING:
     from .slot import Slot
+
+#: Invocations of one model in a frame while other models are asked too: the front's time for them is what
+#: those wait for.
+SHARE = 8
+#: Seconds of the front for each invocation, about.
+FRONT_COST = 0.0001
+#: Seconds that invocations which cannot be joined may hold a worker together, while other models are asked too.
+SLICE = 0.005
 
 _numbers = itertools.count(1)
 
@@ -39,12 +47,24 @@ class Resident:
     notes: list[str] = field(default_factory=list)
     #: Which predictor serves it, in the worker that compared last.
     predictor: Predictor | None = None
+    #: Most invocations in one frame while other models are asked too.
+    share: int = SHARE
     #: Invocations that wait or run.
     waiting: int = 0
     loaded: bool = False
     removed: bool = False
     #: What workers know it by: a name may come back for another model before the worker let go of the first.
     number: int = field(default_factory=lambda: next(_numbers))
+
+    def learn(self, outcomes: Sequence[Answer | Failure], elapsed: float) -> None:
+        """Set how many invocations a frame may have, after a group that took `elapsed` seconds."""
+        seconds = next(
+            (outcome.timings.get("predict", 0.0) for outcome in outcomes if isinstance(outcome, Answer)), 0.0
+        )
+        # Joined, they take the time of one: then as many as the front takes in meanwhile.
+        self.share = max(SHARE, int(seconds / FRONT_COST))
+        if len(outcomes) > 1 and 2 * seconds < elapsed and seconds * self.share > SLICE:
+            self.share = max(1, int(SLICE / seconds))  # each ran alone
 
 
 @dataclass(eq=False, slots=True)
@@ -54,8 +74,10 @@ class Call:
     resident: Resident
     invocation: Invocation
     future: asyncio.Future[Answer]
-    #: Event loop times, in seconds.
+    #: Instants of the monotonic clock: when the client wants its answer, when the server gives it up at the
+    #: latest, when it was asked for, and when the worker began.
     deadline: float
+    limit: float
     asked: float
     began: float = 0.0
 
@@ -74,9 +96,9 @@ class Call:
 
     def expire(self, state: str) -> None:
         """Answer that the deadline has passed."""
-        seconds = self.deadline - self.asked
+        seconds = round(self.deadline - self.asked, 3)
         self.fail(
-            InvocationTimeout(f"{self.resident.name!r} did not answer within {seconds:.3g} s: the invocation {state}")
+            InvocationTimeout(f"{self.resident.name!r} did not answer within {seconds:g} s: the invocation {state}")
         )
 
 

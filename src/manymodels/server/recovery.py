@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import time
 
 from ..errors import LoadFailed, ManyModelsError, OutOfMemory, WorkerDied
 from .budget import Budget
@@ -53,7 +54,7 @@ class Recovery:
         if self._fleet.wanted(slot):
             logger.info("%s is started again: it %s", slot.name, reason)
             self._fleet.metrics.restarted("died" if died else "timeout")
-            if running is None and asyncio.get_running_loop().time() - slot.connected < RETRY:
+            if running is None and time.monotonic() - slot.connected < RETRY:
                 await asyncio.sleep(RETRY)  # it cannot even start
             await self._fleet.connect(slot)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -37,8 +38,16 @@ logger = logging.getLogger(__name__)
 FRAME_BYTES = 8 << 20
 
 
+#: Answers handed over in one turn of the event loop: the front's time for them is what others wait for.
+PORTION = 8
+
+
 class Owner(Protocol):
     """What a slot tells of itself."""
+
+    @property
+    def crowded(self) -> bool:
+        """Whether several models are being asked."""
 
     def on_loaded(self, slot: Slot, resident: Resident, message: Loaded) -> None:
         """A model was loaded."""
@@ -62,7 +71,7 @@ class Slot(asyncio.Protocol):
         self.process: Process | None = None
         #: Jobs the worker was sent, in order; it is running the first.
         self.sent: deque[Job] = deque()
-        #: When it began the first, by the event loop's clock.
+        #: When it began the first, by the monotonic clock.
         self.began = 0.0
         #: Loads and unloads to be sent.
         self.control: deque[Job] = deque()
@@ -102,7 +111,7 @@ class Slot(asyncio.Protocol):
         try:
             await WorkerLog.attach(process.log, process.pid, lambda: self.running.name if self.running else None)
             self.process = process
-            self.connected = self._loop.time()
+            self.connected = time.monotonic()
             self._transport, _ = await self._loop.create_unix_connection(lambda: self, sock=process.connection)
         except BaseException:  # the server may be stopping meanwhile
             process.connection.close()
@@ -192,9 +201,13 @@ class Slot(asyncio.Protocol):
         queue = self.pending.pop(resident)
         calls: list[Call] = []
         taken = 0
-        while queue and len(calls) < self._max_batch and taken < room:
+        most = min(self._max_batch, resident.share) if self._owner.crowded else self._max_batch
+        now = time.monotonic()
+        while queue and len(calls) < most and taken < room:
             call = queue.popleft()
-            if not call.future.done():  # the client may be gone
+            if call.deadline <= now:
+                call.expire("was still waiting for its turn")
+            elif not call.future.done():  # the client may be gone
                 calls.append(call)
                 taken += len(call.invocation.body)
         if queue:
@@ -203,7 +216,7 @@ class Slot(asyncio.Protocol):
 
     def _begin(self) -> None:
         """Note that the worker begins the first job sent."""
-        self.last_active = self.began = self._loop.time()
+        self.last_active = self.began = time.monotonic()
         self.stalled = False
         if self.sent:
             for call in self.sent[0].calls:
@@ -225,10 +238,11 @@ class Slot(asyncio.Protocol):
         if job.number != message.job or not _fits(message, job):
             raise LookupError(f"{type(message).__name__} of job {message.job} came, {job.number} was next")
         self.sent.popleft()
+        elapsed = time.monotonic() - self.began
         self._begin()
         if isinstance(message, Answered):
-            for call, outcome in zip(job.calls, message.outcomes, strict=False):  # none, if they were moved elsewhere
-                call.settle(outcome)
+            job.resident.learn(message.outcomes, elapsed)
+            self._hand_back(list(zip(job.calls, message.outcomes, strict=False)))  # none, if moved elsewhere
         elif isinstance(message, Loaded):
             self.loading.discard(job.resident)
             self._hold(job.resident, message.bytes)
@@ -245,6 +259,13 @@ class Slot(asyncio.Protocol):
         else:
             self.bytes -= self.held.pop(job.resident, 0)
             job.finish()
+
+    def _hand_back(self, outcomes: list[tuple[Call, Any]], start: int = 0) -> None:
+        """Hand over answers, some in each turn of the loop: a flood of them holds up other models otherwise."""
+        for call, outcome in outcomes[start : start + PORTION]:
+            call.settle(outcome)
+        if len(outcomes) > start + PORTION:
+            self._loop.call_soon(self._hand_back, outcomes, start + PORTION)
 
     # -- When others should not wait for it --
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from .worker import WorkerConfig
 
 logger = logging.getLogger(__name__)
 
+#: Seconds after invocations of two models for which they count as asked at the same time.
+CROWDED = 1.0
 #: Seconds between looks at deadlines and at jobs that hold up others.
 TICK = 0.05
 #: Bytes a worker may allocate beyond the budget: libraries imported late, and what a load or a
@@ -58,6 +61,9 @@ class WorkerPool:
         self._placement = Placement(self._fleet, self._budget, self._conduct)
         self._recovery = Recovery(self._fleet, self._placement, self._budget, self._conduct)
         self._ticking = False
+        #: The model of the latest invocation, and until when there counts as being more than one.
+        self._asked: Resident | None = None
+        self._crowded_until = 0.0
 
     # -- Start and stop --
 
@@ -211,9 +217,14 @@ class WorkerPool:
         if resident.waiting >= self._settings.queue_size:
             raise Overloaded(f"{resident.waiting} invocations of {name!r} are waiting already; try again later")
         self._conduct.check(name, resident.version)
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        call = Call(resident, invocation, loop.create_future(), now + timeout, now)
+        now = time.monotonic()
+        limit = now + timeout
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        call = Call(resident, invocation, future, min(limit, invocation.deadline), limit, now)
+        if resident is not self._asked:
+            if self._asked is not None:
+                self._crowded_until = now + CROWDED
+            self._asked = resident
         resident.waiting += 1
         try:
             self._placement.slot_for(resident).submit(call)
@@ -223,7 +234,12 @@ class WorkerPool:
         finally:
             resident.waiting -= 1
 
-    # -- What slots report --
+    # -- What slots ask and report --
+
+    @property
+    def crowded(self) -> bool:
+        """Whether several models are being asked."""
+        return time.monotonic() < self._crowded_until
 
     def on_loaded(self, slot: Slot, resident: Resident, message: Loaded) -> None:
         """Take note of a load, or undo it if the model was unloaded meanwhile."""
@@ -256,7 +272,7 @@ class WorkerPool:
 
     def _tick(self) -> None:
         self._ticking = False
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         busy = False
         free = any(not slot.stalled for slot in (*self._fleet.shared, *self._fleet.extra))
         for slot in self._fleet.slots():
@@ -277,7 +293,7 @@ class WorkerPool:
         if job.kind is not Run:
             return slot.began + self._settings.load_timeout
         # Without calls: they were moved elsewhere, but the worker had begun them.
-        return max((call.deadline for call in job.calls), default=slot.began + self._settings.invocation_timeout)
+        return max((call.limit for call in job.calls), default=slot.began + self._settings.invocation_timeout)
 
 
 def create(settings: Settings) -> WorkerPool:

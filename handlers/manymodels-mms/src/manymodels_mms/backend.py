@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -329,7 +330,7 @@ class MmsServer:
             resident.busy += 1
             self._spawn(self._serve(resident))
         try:
-            return await asyncio.wait_for(call.future, timeout)
+            return await asyncio.wait_for(call.future, min(timeout, invocation.deadline - time.monotonic()))
         except asyncio.TimeoutError:
             raise call.timeout(name) from None
         finally:
