@@ -83,9 +83,7 @@ class Request(msgspec.Struct, array_like=True):
 
     def invocation(self, limit: int) -> Invocation:
         """Return the invocation the request makes."""
-        return Invocation(
-            self.content(limit), self.content_type, self.accept, self.headers, self.id, self.deadline()
-        )
+        return Invocation(self.content(limit), self.content_type, self.accept, self.headers, self.id, self.deadline())
 
     def deadline(self) -> float:
         """Return when the client has no use for an answer any more, by the monotonic clock.

@@ -41,7 +41,13 @@ class Budget:
 
     def lose(self, slot: Slot) -> None:
         """Keep the room of the models of a worker that ended."""
-        self._lost.update(resident for resident in slot.held if not resident.removed)
+        for resident in slot.held:
+            if slot in resident.copies:
+                resident.copies.remove(slot)
+                if resident.copies or resident in resident.home.held:
+                    continue
+            if not resident.removed:
+                self._lost.add(resident)
 
     def settle(self, resident: Resident) -> None:
         """Take note that a lost model is back, or is not wanted any more."""

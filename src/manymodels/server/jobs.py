@@ -39,6 +39,8 @@ class Resident:
     version: str
     #: Shared slots by preference; the first is its home.
     ranking: list[Slot] = field(default_factory=list)
+    #: Slots beside its home that hold it too.
+    copies: list[Slot] = field(default_factory=list)
     #: The slot it has for itself, once it has shown that it is no good neighbour.
     own: Slot | None = None
     #: Memory a copy takes, in bytes, as last measured.
@@ -56,8 +58,13 @@ class Resident:
     #: What workers know it by: a name may come back for another model before the worker let go of the first.
     number: int = field(default_factory=lambda: next(_numbers))
 
+    @property
+    def home(self) -> Slot:
+        """The slot it is to be held by."""
+        return self.ranking[0]
+
     def learn(self, outcomes: Sequence[Answer | Failure], elapsed: float) -> None:
-        """Set how many invocations a frame may have, after a group that took `elapsed` seconds."""
+        """Set how many invocations a frame may have, after a group that took a worker `elapsed` seconds."""
         seconds = next(
             (outcome.timings.get("predict", 0.0) for outcome in outcomes if isinstance(outcome, Answer)), 0.0
         )
@@ -110,6 +117,8 @@ class Job:
     #: The invocations of a `Run`; empty for a load or unload, and when they were moved elsewhere.
     calls: list[Call] = field(default_factory=list)
     kind: type[Run] | type[Load] | type[Unload] = Run
+    #: Bytes that an unload frees.
+    bytes: int = 0
     #: Whether it was given up, and the worker asked to leave it out.
     moved: bool = False
     #: Done when a load or unload that somebody waits for is.

@@ -105,6 +105,8 @@ class Answered(msgspec.Struct, tag="answered", array_like=True):
 
     job: int
     outcomes: list[_TaggedAnswer | Failure]
+    #: What the worker took for it.
+    seconds: float = 0.0
 
 
 class Failed(msgspec.Struct, tag="failed", array_like=True):

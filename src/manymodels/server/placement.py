@@ -10,7 +10,7 @@ from .budget import Budget
 from .conduct import Conduct
 from .fleet import Fleet
 from .jobs import Call, Job, Resident, unloaded
-from .messages import Run, Unload
+from .messages import Run
 from .slot import Slot
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,11 @@ class Placement:
         """Return the slot for a model's next job: its home, or where it is not held up."""
         if resident.own is not None:
             return resident.own
-        home = resident.ranking[0]
+        home = resident.home
+        if resident.copies:
+            holders = [slot for slot in (home, *resident.copies) if slot.free and resident in slot.held]
+            if holders:
+                return min(holders, key=lambda slot: slot.queue(resident))
         if not home.stalled or home.running is resident:
             return home
         others = [slot for slot in (*resident.ranking[1:], *self._fleet.extra) if not slot.stalled]
@@ -68,7 +72,8 @@ class Placement:
         calls = [call for slot in self._fleet.slots() for call in slot.drop(resident)]
         for slot in self._fleet.slots():
             if resident in slot.held:
-                slot.order(Job(resident, kind=Unload))
+                slot.release(resident)
+        resident.copies.clear()
         resident.own = own
         for call in calls:
             own.submit(call)

@@ -84,6 +84,8 @@ class Slot(asyncio.Protocol):
         #: Private memory its process has grown by, in bytes, as last reported.
         self.private = 0
         self.loading: set[Resident] = set()
+        #: Seconds its worker ran each model since the last time somebody asked.
+        self._busy: dict[Resident, float] = {}
         #: Whether its job has run for so long that others should not wait for it.
         self.stalled = False
         #: Why it is being ended, if it is.
@@ -148,6 +150,23 @@ class Slot(asyncio.Protocol):
         return self.sent[0].resident if self.sent else None
 
     @property
+    def free(self) -> bool:
+        """Whether there is a process that nobody holds up."""
+        return self.process is not None and not self.stalled and self.ending is None
+
+    def queue(self, resident: Resident) -> tuple[bool, int]:
+        """Return how long a further invocation of a model would wait here, for comparison."""
+        return bool(self.sent), len(self.pending.get(resident, ()))
+
+    def take_busy(self, now: float, window: float) -> dict[Resident, float]:
+        """Return each model's share of the last `window` seconds of the worker, and begin anew."""
+        busy, self._busy = self._busy, {}
+        if self.sent:
+            running = self.sent[0].resident
+            busy[running] = busy.get(running, 0.0) + now - self.began
+        return {resident: min(seconds / window, 1.0) for resident, seconds in busy.items()}
+
+    @property
     def idle(self) -> bool:
         """Whether nothing is running or waiting."""
         return not (self.sent or self.pending or self.control)
@@ -166,6 +185,12 @@ class Slot(asyncio.Protocol):
         self.control.append(job)
         if not self.sent:
             self.flush()
+
+    def release(self, resident: Resident) -> asyncio.Future[None]:
+        """Let the worker unload a model it holds; done when its memory is free."""
+        done: asyncio.Future[None] = self._loop.create_future()
+        self.order(Job(resident, kind=Unload, done=done, bytes=self.held.pop(resident)))
+        return done
 
     def flush(self) -> None:
         """Send all that waits in one frame: no timer, what comes while the worker is busy goes together."""
@@ -238,10 +263,10 @@ class Slot(asyncio.Protocol):
         if job.number != message.job or not _fits(message, job):
             raise LookupError(f"{type(message).__name__} of job {message.job} came, {job.number} was next")
         self.sent.popleft()
-        elapsed = time.monotonic() - self.began
         self._begin()
         if isinstance(message, Answered):
-            job.resident.learn(message.outcomes, elapsed)
+            job.resident.learn(message.outcomes, message.seconds)
+            self._busy[job.resident] = self._busy.get(job.resident, 0.0) + message.seconds
             self._hand_back(list(zip(job.calls, message.outcomes, strict=False)))  # none, if moved elsewhere
         elif isinstance(message, Loaded):
             self.loading.discard(job.resident)
@@ -257,7 +282,7 @@ class Slot(asyncio.Protocol):
             for call in job.calls:
                 call.fail(message.failure.error())
         else:
-            self.bytes -= self.held.pop(job.resident, 0)
+            self.bytes -= job.bytes
             job.finish()
 
     def _hand_back(self, outcomes: list[tuple[Call, Any]], start: int = 0) -> None:

@@ -167,7 +167,9 @@ class Worker:
                 model = self._models.get(job.model)
                 if model is None:
                     raise ModelNotFound("the model is not loaded in this worker")
-                return Answered(job.job, [outcome(result) for result in model.invoke(job.invocations)])
+                start = time.perf_counter()
+                outcomes = [outcome(result) for result in model.invoke(job.invocations)]
+                return Answered(job.job, outcomes, time.perf_counter() - start)
             if isinstance(job, Load):
                 return self._load(job)
             if job.model in self._models:

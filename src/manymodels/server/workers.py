@@ -27,9 +27,10 @@ from .conduct import Conduct
 from .fleet import Fleet
 from .jobs import Call, Job, Resident, unloaded
 from .memory import Estimator, default_budget
-from .messages import Load, Loaded, Run, Serves, Unload
+from .messages import Load, Loaded, Run, Serves
 from .placement import Placement
 from .recovery import Recovery
+from .replicas import Replicas
 from .slot import Slot
 from .worker import WorkerConfig
 
@@ -59,6 +60,7 @@ class WorkerPool:
         self._fleet = Fleet(settings, self, self.metrics)
         self._budget = Budget(int(settings.memory) if settings.memory is not None else default_budget(), self._fleet)
         self._placement = Placement(self._fleet, self._budget, self._conduct)
+        self._replicas = Replicas(self._fleet, self._placement, self._budget)
         self._recovery = Recovery(self._fleet, self._placement, self._budget, self._conduct)
         self._ticking = False
         #: The model of the latest invocation, and until when there counts as being more than one.
@@ -105,6 +107,8 @@ class WorkerPool:
         try:
             size = await asyncio.get_running_loop().run_in_executor(None, lambda: Artifact(path).size)
             estimate = self._estimator.estimate(binding.plugin, size)
+            if not self._budget.has_room(estimate):
+                await self._replicas.make_room(estimate, self._settings.slow_after)
             self._budget.reserve(name, estimate)
             reserved = estimate
             self._placement.rank(resident)
@@ -165,9 +169,8 @@ class WorkerPool:
         for slot in self._fleet.slots():
             unloaded(slot.drop(resident))
             if resident in slot.held:
-                done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                slot.order(Job(resident, kind=Unload, done=done))
-                acknowledged.append(done)
+                acknowledged.append(slot.release(resident))
+        resident.copies.clear()
         return acknowledged
 
     def models(self) -> list[ModelDescription]:
@@ -243,9 +246,10 @@ class WorkerPool:
 
     def on_loaded(self, slot: Slot, resident: Resident, message: Loaded) -> None:
         """Take note of a load, or undo it if the model was unloaded meanwhile."""
-        if resident.removed:
-            slot.order(Job(resident, kind=Unload))
+        if resident.removed or resident.own not in (None, slot):
+            slot.release(resident)
             return
+        self._replicas.note(resident, slot, time.monotonic())
         self._budget.settle(resident)
         resident.bytes = message.bytes
         resident.load_seconds = message.seconds
@@ -283,8 +287,9 @@ class WorkerPool:
                 self._placement.hold_up(slot)
             if slot.sent and self._deadline(slot) <= now:
                 self._fleet.end(slot, "was ended because it ran past the deadline")
+        self._replicas.review(now)
         self._fleet.retire_extra(now)
-        if busy or self._fleet.extra:
+        if busy or self._fleet.extra or self._replicas.copied:
             self._tick_on()
 
     def _deadline(self, slot: Slot) -> float:
