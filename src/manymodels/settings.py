@@ -49,6 +49,13 @@ class Settings(BaseSettings):
         validation_alias=_env("workers"),
         description="Worker processes; as many as processors unless set. Each holds many models.",
     )
+    fronts: int = Field(
+        1,
+        ge=1,
+        le=64,
+        validation_alias=_env("fronts"),
+        description="Processes that speak HTTP; with 1 it is the one that also decides which models are loaded.",
+    )
     memory: ByteSize | None = Field(
         None,
         ge=1 << 20,

@@ -13,9 +13,10 @@ from typing import Any
 
 import click
 
-from .. import http, log
+from .. import log
 from ..endpoint import Container, Endpoint, Role, SingleModel
 from ..errors import ManyModelsError
+from ..http.serve import run
 from ..plugins import Plugins
 from ..sagemaker import MODEL_DIR, MODELS_DIR
 from ..settings import Settings, load, unsupported
@@ -45,7 +46,7 @@ def serve(store: Path | None, **flags: Any) -> None:
     container: a multi-model one if SAGEMAKER_MULTI_MODEL is true, otherwise one for the single model in /opt/ml/model,
     or where that is missing one that serves the store in /opt/ml/models.
     """
-    # Until http.serve has its own handlers: end as Ctrl-C does, so that the temporary cache is removed.
+    # Until `run` has its own handlers: end as Ctrl-C does, so that the temporary cache is removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     settings = load(**flags)
     log.configure(settings.log_level, settings.log_format)
@@ -80,7 +81,7 @@ def serve(store: Path | None, **flags: Any) -> None:
                 click.echo(f"try: curl {address}/invocations {example}")
 
         logger.info("starting the model server %r ...", settings.backend)
-        http.serve(role, settings, host, ready)
+        run(role, settings, host, ready)
     logger.info("stopped")
 
 

@@ -206,7 +206,7 @@ class Application:
     async def metrics(self, request: Request) -> Reply:
         """``GET /metrics``: the counts, for Prometheus."""
         result = await self._role.metrics(request.accept or "")
-        return Reply(result.status, result.body, result.content_type)
+        return Reply.of(result.status, result.body, result.content_type)
 
     async def no_route(self, request: Request) -> Reply:
         """Answer any other path."""

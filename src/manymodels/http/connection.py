@@ -274,7 +274,7 @@ class Connection(asyncio.Protocol):
     def _refuse(self, status: int, message: str) -> None:
         """Answer what is no request, after those before it, and hang up."""
         self._last = True
-        self._waiting.append(Reply(status, f"{message}\n".encode(), "text/plain; charset=utf-8"))
+        self._waiting.append(Reply.of(status, f"{message}\n".encode(), "text/plain; charset=utf-8"))
         self._next()
 
     # -- The server --

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
 import orjson
 
 from .. import sagemaker
@@ -38,23 +39,25 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
-class Reply:
+class Reply(msgspec.Struct, array_like=True):
     """Status, headers and body, ready to be sent."""
 
-    __slots__ = ("body", "head", "status", "timings")
+    status: int
+    body: bytes
+    #: The lines of headers.
+    head: str
+    #: Seconds by stage, for Server-Timing.
+    timings: dict[str, float] = {}
 
-    def __init__(self, status: int, body: bytes, content_type: str) -> None:
-        self.status = status
-        self.body = body
-        #: The lines of headers.
-        self.head = f"content-type: {_clean(content_type)}\r\ncontent-length: {len(body)}\r\n"
-        #: Seconds by stage, for Server-Timing.
-        self.timings: dict[str, float] = {}
+    @classmethod
+    def of(cls, status: int, body: bytes, content_type: str) -> Reply:
+        """Return a reply of any content type."""
+        return cls(status, body, f"content-type: {_clean(content_type)}\r\ncontent-length: {len(body)}\r\n")
 
     @classmethod
     def json(cls, status: int, content: Any) -> Reply:
         """Return a JSON reply."""
-        return cls(status, orjson.dumps(content) + b"\n", JSON)
+        return cls.of(status, orjson.dumps(content) + b"\n", JSON)
 
     def add(self, name: str, value: str) -> Reply:
         """Add a header; control characters in its value become spaces, so that it cannot forge others."""
@@ -74,7 +77,7 @@ def _clean(value: str) -> str:
 
 def answer(result: Answer) -> Reply:
     """Return the reply to an invocation."""
-    reply = Reply(result.status, result.body, result.content_type)
+    reply = Reply.of(result.status, result.body, result.content_type)
     for name, value in result.headers.items():
         if name.lower() not in _OWN and _TOKEN.fullmatch(name):
             reply.add(name, value)

@@ -6,7 +6,8 @@ import asyncio
 import resource
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
 
 import uvloop
 
@@ -14,6 +15,7 @@ from ..endpoint import Role
 from ..errors import SettingsError
 from ..settings import Settings
 from .app import create_app
+from .fronts import Fronts
 from .listener import BACKLOG, Listener
 
 #: Seconds that running requests have after SIGTERM; SageMaker sends SIGKILL after 30.
@@ -22,31 +24,47 @@ GRACE = 20
 FILES = 32768
 
 
-def serve(role: Role, settings: Settings, host: str, ready: Callable[[int], None]) -> None:
+def run(role: Role, settings: Settings, host: str, ready: Callable[[int], None]) -> None:
     """Serve until SIGTERM or SIGINT, then let running requests end.
 
     :param ready: called with the port once requests are taken.
     :raises SettingsError: if the port is taken.
     """
     _allow_connections()
-    with _listen(host, settings.port) as sock:
-        uvloop.run(_serve(role, settings, sock, ready))
+    with ExitStack() as stack:
+        socks = [stack.enter_context(sock) for sock in bind(host, settings.port, settings.fronts)]
+        uvloop.run(_run(role, settings, socks, ready))
 
 
-async def _serve(role: Role, settings: Settings, sock: socket.socket, ready: Callable[[int], None]) -> None:
-    listener = Listener(create_app(role, settings), int(settings.max_body), settings.receive_timeout)
+async def _run(role: Role, settings: Settings, socks: Sequence[socket.socket], ready: Callable[[int], None]) -> None:
     stop = asyncio.Event()
     await role.start()
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        sock.listen(BACKLOG)  # before it is told that it can be connected to
-        await listener.start(sock)
-        ready(sock.getsockname()[1])
-        await stop.wait()
-        await listener.stop(GRACE)
+        for sock in socks:
+            sock.listen(BACKLOG)  # before it is told that it can be connected to
+        async with _serving(role, settings, socks):
+            ready(socks[0].getsockname()[1])
+            await stop.wait()
     finally:
         await role.stop()
+
+
+@asynccontextmanager
+async def _serving(role: Role, settings: Settings, socks: Sequence[socket.socket]) -> AsyncIterator[None]:
+    """Answer what comes: in this process, or if there are several sockets in one process for each."""
+    app = create_app(role, settings)
+    if len(socks) == 1:
+        listener = Listener(app, int(settings.max_body), settings.receive_timeout)
+        await listener.start(socks[0])
+        yield
+        await listener.stop(GRACE)
+    else:
+        fronts = Fronts(app, settings, GRACE)
+        fronts.start(socks)
+        yield
+        await fronts.stop()
 
 
 def _allow_connections() -> None:
@@ -57,16 +75,28 @@ def _allow_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, count: int) -> list[socket.socket]:
+    """Return sockets of one address, among which the kernel spreads the connections."""
+    socks: list[socket.socket] = []
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
             0
         ]
-        sock = socket.socket(family, kind)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
+        for _ in range(count):
+            sock = socket.socket(family, kind)
+            socks.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if len(socks) > 1:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind(address)
+            if count > 1:
+                # Of the first only now: it is refused a port that another server has, be it shared.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            address = sock.getsockname()
     except OSError as error:
+        for sock in socks:
+            sock.close()
         raise SettingsError(
             f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with --port, or --host"
         ) from error
-    return sock
+    return socks

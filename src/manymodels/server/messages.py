@@ -150,7 +150,7 @@ def outcome(result: Answer | ManyModelsError) -> _TaggedAnswer | Failure:
     return _TaggedAnswer(result.body, result.content_type, result.status, result.headers, result.timings)
 
 
-def frame(messages: Sequence[ToWorker | ToFront]) -> bytes:
+def frame(messages: Sequence[msgspec.Struct]) -> bytes:
     """Encode messages into one frame."""
     buffer = bytearray(_LENGTH.size)
     _encoder.encode_into(messages, buffer, _LENGTH.size)
