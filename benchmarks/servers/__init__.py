@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from .base import NotSupported, Place, Running, Server, running
+from .frameworks import (
+    BentoMl,
+    BentoMlBatching,
+    LitServe,
+    LitServeBatching,
+    MlServer,
+    MlServerBatching,
+    RayServe,
+    RayServeBatching,
+)
 from .mms import Mms, MmsTwo
 from .ours import Bare, Ours, Plain
 from .ours import Mms as OursOnMms
@@ -18,6 +28,14 @@ SERVERS: dict[str, Server] = {
     "mms-2": MmsTwo(),
     "flask": Flask(),
     "fastapi": FastApi(),
+    "mlserver": MlServer(),
+    "mlserver-batching": MlServerBatching(),
+    "bentoml": BentoMl(),
+    "bentoml-batching": BentoMlBatching(),
+    "litserve": LitServe(),
+    "litserve-batching": LitServeBatching(),
+    "ray": RayServe(),
+    "ray-batching": RayServeBatching(),
 }
 OURS = ("ours", "ours-plain", "ours-mms")
 

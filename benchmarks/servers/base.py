@@ -29,6 +29,8 @@ PEERS = ROOT / "benchmarks" / "peers"
 PATIENCE = 60.0
 #: Marks every process of a server, by its environment.
 MARK = "MANYMODELS_BENCHMARK"
+#: Of servers with a fixed number of processes that predict.
+WORKERS = 2
 #: multi-model-server takes no higher port.
 PORTS = range(20000, 32000)
 
@@ -251,6 +253,11 @@ def free_port() -> int:
             sock.bind(("127.0.0.1", port))
             return port
     raise RuntimeError(f"no port from {PORTS[0]} to {PORTS[-1]} is free")
+
+
+def held_by_each(place: Place) -> int:
+    """Return how many models one of the workers may hold, so that together they hold the share."""
+    return int(place.share * len(place.models) / WORKERS) if place.share < 1 else 1_000_000
 
 
 def _environment(place: Place) -> dict[str, str]:

@@ -8,9 +8,7 @@ from typing import Any
 
 from ..environments import Environment
 from ..models import Model
-from .base import PEERS, Place, Server
-
-WORKERS = 2
+from .base import PEERS, WORKERS, Place, Server, held_by_each
 
 
 class FastApi(Server):
@@ -27,9 +25,8 @@ class FastApi(Server):
         return [place.python, "-m", "uvicorn", "--app-dir", PEERS, *options, "fastapi_app:app"]
 
     def variables(self, place: Place) -> Mapping[str, str]:
-        """Return how many models one worker may hold, so that both hold the share together."""
-        held = int(place.share * len(place.models) / WORKERS) if place.share < 1 else self.most
-        return {"MAX_MODELS": str(held)}
+        """Return how many models one worker may hold."""
+        return {"MAX_MODELS": str(held_by_each(place))}
 
 
 class Flask(Server):
