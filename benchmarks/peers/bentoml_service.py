@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import bentoml
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 
-@lru_cache(maxsize=None)
+@cache
 def get_model(name: str) -> Any:
     """Load a model, or return it if it is held."""
     return joblib.load(os.path.join(os.environ["STORE"], name, "model.joblib"))

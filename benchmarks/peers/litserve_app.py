@@ -2,7 +2,7 @@
 
 # No `from __future__ import annotations`: LitServe reads the annotation of `request`.
 import os
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import joblib
@@ -12,7 +12,7 @@ import pandas as pd
 from fastapi import Request
 
 
-@lru_cache(maxsize=None)
+@cache
 def get_model(name: str) -> Any:
     """Load a model, or return it if it is held."""
     return joblib.load(os.path.join(os.environ["STORE"], name, "model.joblib"))
@@ -69,9 +69,6 @@ class BatchingApi(Api):
 
 
 if __name__ == "__main__":
-    if os.environ["BATCHING"] == "1":
-        api = BatchingApi(max_batch_size=64, batch_timeout=0.005)
-    else:
-        api = Api()
+    api = BatchingApi(max_batch_size=64, batch_timeout=0.005) if os.environ["BATCHING"] == "1" else Api()
     server = ls.LitServer(api, accelerator="cpu", workers_per_device=2)
     server.run(port=int(os.environ["PORT"]), generate_client_file=False, log_level="warning")

@@ -17,7 +17,6 @@ from starlette.responses import JSONResponse
 MOST = int(os.environ["MAX_MODELS"])
 
 
-@serve.deployment(num_replicas=2, max_ongoing_requests=2000, ray_actor_options={"num_cpus": 1})
 class Single:
     """One request at a time."""
 
@@ -37,20 +36,19 @@ class Single:
         prediction: list[Any] = model.predict(data).tolist()
         return prediction
 
-    def reply(self, answer: list[Any]) -> JSONResponse:
+    def reply(self, answer: list[Any]) -> Any:
         """Return an answer that says if a model was loaded."""
         if not self.fresh:
             return JSONResponse(answer)
         self.fresh -= 1
         return JSONResponse(answer, headers={"x-loaded": "1"})
 
-    async def __call__(self, request: Request) -> JSONResponse:
+    async def __call__(self, request: Request) -> Any:
         """Answer one request."""
         return self.reply(await self.predict(serve.get_multiplexed_model_id(), await request.json()))
 
 
-@serve.deployment(num_replicas=2, max_ongoing_requests=2000, ray_actor_options={"num_cpus": 1})
-class Batching(Single.func_or_class):  # type: ignore[name-defined]
+class Batching(Single):
     """The requests that Ray Serve joins, by model."""
 
     @serve.batch(max_batch_size=64, batch_wait_timeout_s=0.005)
@@ -64,7 +62,7 @@ class Batching(Single.func_or_class):  # type: ignore[name-defined]
                 answers[place] = [next(predictions) for _ in requests[place][1]]
         return answers
 
-    async def __call__(self, request: Request) -> JSONResponse:
+    async def __call__(self, request: Request) -> Any:
         """Answer one request."""
         return self.reply(await self.joined((serve.get_multiplexed_model_id(), await request.json())))
 
@@ -72,7 +70,8 @@ class Batching(Single.func_or_class):  # type: ignore[name-defined]
 if __name__ == "__main__":
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)
     serve.start(http_options={"host": "127.0.0.1", "port": int(os.environ["PORT"])})
-    deployment = Batching if os.environ["BATCHING"] == "1" else Single
+    chosen = Batching if os.environ["BATCHING"] == "1" else Single
+    deployment = serve.deployment(num_replicas=2, max_ongoing_requests=2000, ray_actor_options={"num_cpus": 1})(chosen)
     serve.run(deployment.bind(), name="models", route_prefix="/invocations")
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     serve.shutdown()

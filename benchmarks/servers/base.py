@@ -70,6 +70,8 @@ class Server:
     most: ClassVar[int] = 1_000_000
     #: Whether it can be told to hold a part of the models only.
     evicts: ClassVar[bool] = False
+    #: Whether it takes part where thousands of models are asked for, which costs slow servers minutes.
+    thousands: ClassVar[bool] = False
     #: What it takes part in; all where it is empty.
     scenarios: ClassVar[tuple[str, ...]] = ()
 

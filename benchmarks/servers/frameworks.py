@@ -116,6 +116,7 @@ class RayServeBatching(RayServe):
 
     name = "Ray Serve, batching"
     note = "the same with `@serve.batch(max_batch_size=64, batch_wait_timeout_s=0.005)`, requests of one model joined"
+    evicts = False
     batching = "1"
 
 

@@ -85,3 +85,4 @@ class MmsTwo(Mms):
     name = "MMS, 2 workers"
     note = "the same with two workers per model"
     workers = 2
+    scenarios = ("throughput", "many", "neighbour", "overload")

@@ -17,6 +17,7 @@ class Ours(Server):
     note = "`manymodels serve STORE`, as it comes"
     loaded = b"load;dur="
     evicts = True
+    thousands = True
     options: tuple[str, ...] = ()
 
     def command(self, place: Place) -> list[str | Path]:
@@ -32,6 +33,7 @@ class Plain(Ours):
 
     name = "ours, not accelerated"
     note = "`manymodels serve STORE --accelerate off`"
+    scenarios = ("cold", "memory", "throughput", "many")
 
     def variables(self, place: Place) -> Mapping[str, str]:
         """Return the switch, which versions without acceleration do not mind."""
@@ -46,6 +48,7 @@ class Mms(Ours):
     options = ("--backend", "mms")
     most = 100
     evicts = False
+    thousands = False
 
 
 class Bare(Server):

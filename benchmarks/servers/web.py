@@ -18,6 +18,7 @@ class FastApi(Server):
     note = "FastAPI on uvicorn with two workers, a dictionary of models in each, prediction in the event loop"
     environment = Environment("fastapi", ("fastapi", "uvicorn[standard]"))
     evicts = True
+    thousands = True
 
     def command(self, place: Place) -> list[str | Path]:
         """Return what starts it."""
