@@ -36,7 +36,7 @@ TRAINED = 24
 
 @dataclass(frozen=True)
 class Model:
-    """An artifact, rows to ask it for, and what it predicts for each when asked alone."""
+    """An artifact, rows to ask it for, and what it predicts for each."""
 
     name: str
     kind: str
@@ -152,7 +152,7 @@ class Store:
                 | {"color": str(random.choice(COLORS)), "size": str(random.choice(["S", "M", "L"]))}
                 for row in rows
             ]
-        expected = [model.predict(table([row]))[0].item() for row in rows]
+        expected = model.predict(table(rows)).tolist()
         return Model(name, kind, path, rows, expected)
 
 
