@@ -10,7 +10,15 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from manymodels.errors import BadInput, BadTargetModel, BodyTooLarge, ManyModelsError, ModelNotFound
+from manymodels.errors import (
+    BadInput,
+    BadTargetModel,
+    BodyTooLarge,
+    ManyModelsError,
+    ModelNotFound,
+    ModelNotReady,
+    Overloaded,
+)
 from manymodels.invocation import Answer
 from manymodels.metrics import Metrics, ServerState
 from manymodels.metrics.exposition import DEFINITIONS, render
@@ -195,11 +203,16 @@ def test_answers_and_errors() -> None:
     assert value(found, "manymodels_predict_seconds_sum") == 0.02
 
 
-@pytest.mark.parametrize("error", [ModelNotFound, BadTargetModel])
+@pytest.mark.parametrize("error", [ModelNotFound, BadTargetModel, Overloaded, ModelNotReady])
 def test_names_of_nothing_get_no_seat(error: type[ManyModelsError]) -> None:
     metrics = Metrics(10)
-    metrics.failed("invented", error, 0.001)
-    assert {name for name, _ in metrics.tenants.shown()} == {OTHER}
+    metrics.answered("known", answer(), 0.001)
+    for name in ("invented", "known"):
+        metrics.failed(name, error, 0.001)
+    found = samples(metrics)
+    for name in ("known", OTHER):
+        assert value(found, INVOCATIONS, model=name, status=f"{error.status // 100}xx") == 1
+    assert {name for name, _ in metrics.tenants.shown()} == {"known", OTHER}
 
 
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, -1.0, 1e9])

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from ..errors import BY_NAME, BadTargetModel, LoadFailed, ManyModelsError, ModelNotFound, OutOfMemory, WorkerDied
+from ..errors import (
+    BY_NAME,
+    BadTargetModel,
+    LoadFailed,
+    ManyModelsError,
+    ModelNotFound,
+    ModelNotReady,
+    OutOfMemory,
+    Overloaded,
+    WorkerDied,
+)
 from ..invocation import Answer
 from .histogram import SECONDS, SIZES, Histogram
 from .tenants import GONE, Tenants
@@ -11,6 +21,9 @@ from .tenants import GONE, Tenants
 EVICTIONS = ("room", "replaced", "gone", "request")
 #: Why worker processes are started again.
 RESTARTS = ("died", "timeout")
+
+#: Errors that come of names too that no model has.
+_UNPROVEN = (BadTargetModel, ModelNotFound, ModelNotReady, Overloaded)
 
 
 class Metrics:
@@ -67,8 +80,8 @@ class Metrics:
     def failed(self, name: str, error: type[ManyModelsError], seconds: float) -> None:
         """Take note of an invocation that was answered with an error."""
         # Names of nothing are the client's invention, and would push models out.
-        unknown = issubclass(error, ModelNotFound | BadTargetModel)
-        series = self.tenants.others if unknown else self.tenants.series(name)
+        unproven = issubclass(error, _UNPROVEN)
+        series = self.tenants.known(name) if unproven else self.tenants.series(name)
         series.statuses[error.status // 100] += 1
         series.latency.observe(seconds)
         _count(self.errors, error)

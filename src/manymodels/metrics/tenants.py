@@ -81,6 +81,11 @@ class Tenants:
         tenant.requests += 1.0
         return tenant.series
 
+    def known(self, name: str) -> Series:
+        """Return where to count an invocation of what may be no model."""
+        tenant = self._tenants.get(name)
+        return self.others if tenant is None else tenant.series
+
     def shown(self) -> Iterator[tuple[str, Series]]:
         """Yield each label and its counts."""
         yield OTHER, self.others

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from .fleet import Fleet
-from .jobs import Resident
+from collections.abc import Callable
+
 from .memory import check_room
-from .slot import Slot
 
 
 class Budget:
-    """Counts bytes of what is loaded, of what is about to be, and of what is to come back."""
+    """Counts bytes of what is loaded, and of what is about to be."""
 
-    def __init__(self, limit: int, fleet: Fleet) -> None:
+    def __init__(self, limit: int, taken: Callable[[], int]) -> None:
+        """Count for a model server.
+
+        :param limit: bytes that models may take.
+        :param taken: returns those that loaded models take, and those that are to come back.
+        """
         self.limit = limit
-        self._fleet = fleet
+        self._taken = taken
         self._reserved = 0
-        #: Models whose worker ended: they are loaded again when they are asked for, and keep their room.
-        self._lost: set[Resident] = set()
 
     def used(self) -> int:
         """Return the bytes that models take, and those about to be loaded, again or for the first time."""
-        held = sum(slot.bytes for slot in self._fleet.slots())
-        return held + sum(resident.bytes for resident in self._lost) + self._reserved
+        return self._taken() + self._reserved
 
     def has_room(self, count: int) -> bool:
         """Say whether that many more bytes fit."""
@@ -38,17 +39,3 @@ class Budget:
     def release(self, count: int) -> None:
         """Give back what was set aside: the load is done."""
         self._reserved -= count
-
-    def lose(self, slot: Slot) -> None:
-        """Keep the room of the models of a worker that ended."""
-        for resident in slot.held:
-            if slot in resident.copies:
-                resident.copies.remove(slot)
-                if resident.copies or resident in resident.home.held:
-                    continue
-            if not resident.removed:
-                self._lost.add(resident)
-
-    def settle(self, resident: Resident) -> None:
-        """Take note that a lost model is back, or is not wanted any more."""
-        self._lost.discard(resident)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InvocationTimeout, ManyModelsError, ModelNotFound
 from ..invocation import Answer, Invocation
-from ..plugins import Binding
-from ..trial import Predictor
+from .held import Held
 from .messages import Failure, Load, Run, ToWorker, Unload
 
 if TYPE_CHECKING:
@@ -29,32 +28,17 @@ _numbers = itertools.count(1)
 
 
 @dataclass(eq=False, slots=True)
-class Resident:
-    """A model that is loaded, or being loaded for the first time."""
+class Resident(Held):
+    """A model in worker processes; `bytes` are those of one copy."""
 
-    name: str
-    path: str
-    binding: Binding
-    #: Differs for another content under the same name.
-    version: str
     #: Shared slots by preference; the first is its home.
     ranking: list[Slot] = field(default_factory=list)
     #: Slots beside its home that hold it too.
     copies: list[Slot] = field(default_factory=list)
     #: The slot it has for itself, once it has shown that it is no good neighbour.
     own: Slot | None = None
-    #: Memory a copy takes, in bytes, as last measured.
-    bytes: int = 0
-    load_seconds: float = 0.0
-    notes: list[str] = field(default_factory=list)
-    #: Which predictor serves it, in the worker that compared last.
-    predictor: Predictor | None = None
     #: Most invocations in one frame while other models are asked too.
     share: int = SHARE
-    #: Invocations that wait or run.
-    waiting: int = 0
-    loaded: bool = False
-    removed: bool = False
     #: What workers know it by: a name may come back for another model before the worker let go of the first.
     number: int = field(default_factory=lambda: next(_numbers))
 

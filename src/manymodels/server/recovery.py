@@ -8,10 +8,9 @@ import signal
 import time
 
 from ..errors import LoadFailed, ManyModelsError, OutOfMemory, WorkerDied
-from .budget import Budget
 from .conduct import Conduct
 from .fleet import RETRY, Fleet
-from .jobs import Job
+from .jobs import Job, Resident
 from .launcher import describe_exit
 from .messages import Load, Run
 from .placement import Placement
@@ -26,11 +25,12 @@ EXIT_WAIT = 1.0
 class Recovery:
     """Settles what lost workers leave behind."""
 
-    def __init__(self, fleet: Fleet, placement: Placement, budget: Budget, conduct: Conduct) -> None:
+    def __init__(self, fleet: Fleet, placement: Placement, conduct: Conduct) -> None:
         self._fleet = fleet
         self._placement = placement
-        self._budget = budget
         self._conduct = conduct
+        #: Models whose worker ended: they are loaded again when they are asked for, and keep their room.
+        self._lost: set[Resident] = set()
 
     async def recover(self, slot: Slot) -> None:
         """Settle what the worker that ended was doing, and start another."""
@@ -44,7 +44,7 @@ class Recovery:
         if not exited.done():
             self._fleet.end(slot, "closed its connection and was ended")
         code = await asyncio.shield(exited)  # others wait for it too
-        self._budget.lose(slot)
+        self._lose(slot)
         running, rest = slot.reset()
         reason = slot.ending or describe_exit(code)
         if running is not None and blamed:
@@ -57,6 +57,23 @@ class Recovery:
             if running is None and time.monotonic() - slot.connected < RETRY:
                 await asyncio.sleep(RETRY)  # it cannot even start
             await self._fleet.connect(slot)
+
+    def room(self) -> int:
+        """Return the bytes kept for models that are to come back."""
+        return sum(resident.bytes for resident in self._lost)
+
+    def settle(self, resident: Resident) -> None:
+        """Take note that a lost model is back, or is not wanted any more."""
+        self._lost.discard(resident)
+
+    def _lose(self, slot: Slot) -> None:
+        for resident in slot.held:
+            if slot in resident.copies:
+                resident.copies.remove(slot)
+                if resident.copies or resident in resident.home.held:
+                    continue
+            if not resident.removed:
+                self._lost.add(resident)
 
     def _replace(self, job: Job) -> None:
         """Do elsewhere, or again, a job that a worker which ended had not begun."""

@@ -6,27 +6,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from ..artifact import Artifact
 from ..errors import (
     LoadFailed,
-    ModelAlreadyLoaded,
-    ModelNotFound,
-    Overloaded,
     WorkerDied,
 )
 from ..invocation import Answer, Invocation
-from ..metrics import Metrics, ServerState
-from ..plugins import Binding, Plugins
 from ..settings import Settings
-from .base import ModelDescription
-from .budget import Budget
-from .conduct import Conduct
 from .fleet import Fleet
+from .holder import Holder
 from .jobs import Call, Job, Resident, unloaded
-from .memory import Estimator, default_budget
 from .messages import Load, Loaded, Run, Serves
 from .placement import Placement
 from .recovery import Recovery
@@ -47,21 +37,15 @@ HEADROOM = 128 << 20
 STOP_TIMEOUT = 10.0
 
 
-class WorkerPool:
+class WorkerPool(Holder[Resident]):
     """Holds models in worker processes and answers for them."""
 
     def __init__(self, settings: Settings) -> None:
-        self.metrics = Metrics(settings.metrics_models, split=settings.cloudwatch is not None)
-        self._settings = settings
-        self._plugins = Plugins.installed(settings.block_plugins)
-        self._residents: dict[str, Resident] = {}
-        self._estimator = Estimator()
-        self._conduct = Conduct()
+        super().__init__(settings, Resident)
         self._fleet = Fleet(settings, self, self.metrics)
-        self._budget = Budget(int(settings.memory) if settings.memory is not None else default_budget(), self._fleet)
         self._placement = Placement(self._fleet, self._budget, self._conduct)
         self._replicas = Replicas(self._fleet, self._placement, self._budget)
-        self._recovery = Recovery(self._fleet, self._placement, self._budget, self._conduct)
+        self._recovery = Recovery(self._fleet, self._placement, self._conduct)
         self._ticking = False
         #: The model of the latest invocation, and until when there counts as being more than one.
         self._asked: Resident | None = None
@@ -97,34 +81,11 @@ class WorkerPool:
 
     # -- Models --
 
-    async def load(self, name: str, path: Path, binding: Binding, version: str = "") -> ModelDescription:
-        """Load a model."""
-        if name in self._residents:
-            raise ModelAlreadyLoaded(f"{name!r} is loaded already")
-        self._conduct.check(name, version or str(path))
-        resident = self._residents[name] = Resident(name, str(path), binding, version or str(path))
-        reserved = 0
-        try:
-            size = await asyncio.get_running_loop().run_in_executor(None, lambda: Artifact(path).size)
-            estimate = self._estimator.estimate(binding.plugin, size)
-            if not self._budget.has_room(estimate):
-                await self._replicas.make_room(estimate, self._settings.slow_after)
-            self._budget.reserve(name, estimate)
-            reserved = estimate
-            self._placement.rank(resident)
-            await self._load(resident)
-            self._estimator.learn(binding.plugin, size, resident.bytes)
-        except BaseException:
-            self._remove(resident)
-            raise
-        finally:
-            self._budget.release(reserved)
-        resident.loaded = True
-        for note in resident.notes:
-            logger.warning("%s", note, extra={"model": name})
-        return self._description(resident)
+    async def _make_room(self, count: int) -> None:
+        await self._replicas.make_room(count, self._settings.slow_after)
 
-    async def _load(self, resident: Resident) -> None:
+    async def _bring(self, resident: Resident) -> None:
+        self._placement.rank(resident)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._placement.load(Job(resident, kind=Load, done=done))
         self._tick_on()
@@ -140,13 +101,23 @@ class WorkerPool:
                 self._fleet.end(slot, f"was ended because it loaded for more than {seconds:g} s")
         raise LoadFailed(f"{resident.name!r} did not load within {seconds:g} s")
 
-    def used(self) -> int:
-        """Return the bytes that models take, and those about to be loaded, again or for the first time."""
-        return self._budget.used()
+    async def _abandon(self, resident: Resident) -> None:
+        self._remove(resident)
+
+    def _taken(self) -> int:
+        return sum(slot.bytes for slot in self._fleet.slots()) + self._recovery.room()
+
+    def _where(self, resident: Resident) -> tuple[int, list[int]]:
+        holders = [slot for slot in self._fleet.slots() if resident in slot.held]
+        taken = sum(slot.held[resident] for slot in holders) or resident.bytes
+        return taken, [slot.process.pid for slot in holders if slot.process is not None]
+
+    def _processes(self) -> int:
+        return sum(slot.process is not None for slot in self._fleet.slots())
 
     async def unload(self, name: str) -> bool:
         """Unload a model."""
-        resident = self._resident(name)
+        resident = self._loaded(name)
         if not (acknowledged := self._remove(resident)):
             return True
         # Not for longer: who waits here would wait for another model, and maybe with room to make for a third.
@@ -157,7 +128,7 @@ class WorkerPool:
         """Forget a model; return what to wait for until its memory is free."""
         resident.removed = True
         self._residents.pop(resident.name, None)
-        self._budget.settle(resident)
+        self._recovery.settle(resident)
         acknowledged: list[asyncio.Future[Any]] = []
         if (own := resident.own) is not None:
             # At once: what it runs is slow, or ends its worker.
@@ -173,53 +144,11 @@ class WorkerPool:
         resident.copies.clear()
         return acknowledged
 
-    def models(self) -> list[ModelDescription]:
-        """Return all loaded models, sorted by name."""
-        return [self._description(resident) for _, resident in sorted(self._residents.items()) if resident.loaded]
-
-    def describe(self, name: str) -> ModelDescription:
-        """Return one loaded model."""
-        return self._description(self._resident(name))
-
-    def state(self) -> ServerState:
-        """Return what is held now."""
-        residents = self._residents.values()
-        return ServerState(
-            models=sum(resident.loaded for resident in residents),
-            bytes=self._budget.used(),
-            budget=self._budget.limit,
-            waiting=sum(resident.waiting for resident in residents),
-            workers=sum(slot.process is not None for slot in self._fleet.slots()),
-        )
-
-    def _resident(self, name: str) -> Resident:
-        resident = self._residents.get(name)
-        if resident is None or not resident.loaded:
-            raise ModelNotFound(f"{name!r} is not loaded")
-        return resident
-
-    def _description(self, resident: Resident) -> ModelDescription:
-        holders = [slot for slot in self._fleet.slots() if resident in slot.held]
-        return ModelDescription(
-            name=resident.name,
-            path=resident.path,
-            plugin=resident.binding.plugin,
-            framework=resident.binding.framework,
-            bytes=sum(slot.held[resident] for slot in holders) or resident.bytes,
-            load_seconds=resident.load_seconds,
-            notes=tuple(resident.notes),
-            workers=tuple(slot.process.pid for slot in holders if slot.process is not None),
-            predictor=resident.predictor,
-        )
-
     # -- Invocations --
 
     async def invoke(self, name: str, invocation: Invocation, timeout: float) -> Answer:
         """Answer one invocation."""
-        resident = self._resident(name)
-        if resident.waiting >= self._settings.queue_size:
-            raise Overloaded(f"{resident.waiting} invocations of {name!r} are waiting already; try again later")
-        self._conduct.check(name, resident.version)
+        resident = self._invoked(name)
         now = time.monotonic()
         limit = now + timeout
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -250,7 +179,7 @@ class WorkerPool:
             slot.release(resident)
             return
         self._replicas.note(resident, slot, time.monotonic())
-        self._budget.settle(resident)
+        self._recovery.settle(resident)
         resident.bytes = message.bytes
         resident.load_seconds = message.seconds
         resident.notes = message.notes

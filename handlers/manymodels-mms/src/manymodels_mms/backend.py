@@ -11,30 +11,22 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine, Sequence
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import msgspec
 
-from manymodels import Artifact, Plugins
 from manymodels.errors import (
     LoadFailed,
     ManyModelsError,
-    ModelAlreadyLoaded,
     ModelNotFound,
     OutOfMemory,
-    Overloaded,
     SettingsError,
     WorkerDied,
 )
 from manymodels.invocation import Answer, Invocation
-from manymodels.metrics import Metrics, ServerState
-from manymodels.plugins import Binding
-from manymodels.server import ModelDescription
-from manymodels.server.conduct import Conduct
+from manymodels.server.holder import Holder
 from manymodels.server.launcher import describe_exit
-from manymodels.server.memory import Estimator, check_room, default_budget
 from manymodels.settings import Settings
 
 from .api import Refused
@@ -56,19 +48,12 @@ NOTICE = 2.0
 PROCESS = 12 << 20
 
 
-class MmsServer:
+class MmsServer(Holder[Resident]):
     """Has multi-model-server load models, and sends it invocations, joined where they wait."""
 
     def __init__(self, settings: Settings, mms_settings: MmsSettings) -> None:
-        self.metrics = Metrics(settings.metrics_models, split=settings.cloudwatch is not None)
-        self._settings = settings
+        super().__init__(settings, Resident, PROCESS * mms_settings.workers_per_model)
         self._mms_settings = mms_settings
-        self._plugins = Plugins.installed(settings.block_plugins)
-        self._budget = int(settings.memory) if settings.memory is not None else default_budget()
-        self._residents: dict[str, Resident] = {}
-        self._reserved = 0
-        self._estimator = Estimator()
-        self._conduct = Conduct()
         self._numbers = itertools.count(1)
         #: By multi-model-server's names.
         self._runs: dict[str, tuple[Resident, Run]] = {}
@@ -140,34 +125,20 @@ class MmsServer:
 
     # -- Models --
 
-    async def load(self, name: str, path: Path, binding: Binding, version: str = "") -> ModelDescription:
-        """Load a model."""
-        if name in self._residents:
-            raise ModelAlreadyLoaded(f"{name!r} is loaded already")
-        self._conduct.check(name, version or str(path))
-        resident = self._residents[name] = Resident(name, str(path), binding, version or str(path))
-        reserved = 0
-        try:
-            size = await asyncio.get_running_loop().run_in_executor(None, lambda: Artifact(path).size)
-            estimate = self._estimator.estimate(binding.plugin, size) + PROCESS * self._mms_settings.workers_per_model
-            check_room(name, estimate, self.used(), self._budget)
-            reserved = estimate
-            self._reserved += reserved
-            await self._run_of(resident)
-            self._estimator.learn(binding.plugin, size, max(resident.bytes - PROCESS, 0))
-        except BaseException:
-            await self._remove(resident)
-            raise
-        finally:
-            self._reserved -= reserved
-        resident.loaded = True
-        for note in resident.notes:
-            logger.warning("%s", note, extra={"model": name})
-        return self._description(resident)
+    async def _bring(self, resident: Resident) -> None:
+        await self._run_of(resident)
 
-    def used(self) -> int:
-        """Return the bytes that loaded models take, and those about to be loaded."""
-        return sum(resident.bytes for resident in self._residents.values()) + self._reserved
+    async def _abandon(self, resident: Resident) -> None:
+        await self._remove(resident)
+
+    def _taken(self) -> int:
+        return sum(resident.bytes for resident in self._residents.values())
+
+    def _where(self, resident: Resident) -> tuple[int, Sequence[int]]:
+        return resident.bytes, resident.run.pids if resident.run is not None else ()
+
+    def _processes(self) -> int:
+        return sum(len(run.pids) for _, run in self._runs.values())
 
     async def _run_of(self, resident: Resident) -> Run:
         """Return the model's run, after loading it where there is none."""
@@ -193,7 +164,7 @@ class MmsServer:
                 binding=resident.binding,
                 settings=self._settings.model_settings(),
                 blocked=tuple(self._settings.block_plugins),
-                memory=self._budget,
+                memory=self._budget.limit,
                 workers=self._mms_settings.workers_per_model,
             ).write(run.folder)
             reports = await self._register(resident, run)
@@ -256,9 +227,7 @@ class MmsServer:
 
     async def unload(self, name: str) -> bool:
         """Unload a model."""
-        resident = self._residents.get(name)
-        if resident is None or not resident.loaded:
-            raise ModelNotFound(f"{name!r} is not loaded")
+        resident = self._loaded(name)
         await self._remove(resident)
         return True
 
@@ -274,53 +243,11 @@ class MmsServer:
         if run is not None:
             await self._discard(run, grace=NOTICE)
 
-    def models(self) -> list[ModelDescription]:
-        """Return all loaded models, sorted by name."""
-        return [self._description(self._residents[name]) for name in sorted(self._residents) if self._loaded(name)]
-
-    def describe(self, name: str) -> ModelDescription:
-        """Return one loaded model."""
-        if not self._loaded(name):
-            raise ModelNotFound(f"{name!r} is not loaded")
-        return self._description(self._residents[name])
-
-    def state(self) -> ServerState:
-        """Return what is held now."""
-        residents = self._residents.values()
-        return ServerState(
-            models=sum(resident.loaded for resident in residents),
-            bytes=self.used(),
-            budget=self._budget,
-            waiting=sum(resident.waiting for resident in residents),
-            workers=sum(len(run.pids) for _, run in self._runs.values()),
-        )
-
-    def _loaded(self, name: str) -> bool:
-        resident = self._residents.get(name)
-        return resident is not None and resident.loaded
-
-    def _description(self, resident: Resident) -> ModelDescription:
-        return ModelDescription(
-            name=resident.name,
-            path=resident.path,
-            plugin=resident.binding.plugin,
-            framework=resident.binding.framework,
-            bytes=resident.bytes,
-            load_seconds=resident.load_seconds,
-            notes=resident.notes,
-            workers=resident.run.pids if resident.run is not None else (),
-        )
-
     # -- Invocations --
 
     async def invoke(self, name: str, invocation: Invocation, timeout: float) -> Answer:
         """Answer one invocation."""
-        resident = self._residents.get(name)
-        if resident is None or not resident.loaded:
-            raise ModelNotFound(f"{name!r} is not loaded")
-        if resident.waiting >= self._settings.queue_size:
-            raise Overloaded(f"{resident.waiting} invocations of {name!r} are waiting already; try again later")
-        self._conduct.check(name, resident.version)
+        resident = self._invoked(name)
         loop = asyncio.get_running_loop()
         now = loop.time()
         call = Call(invocation, loop.create_future(), now, now + timeout)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from manymodels.errors import InvocationTimeout, ManyModelsError
 from manymodels.invocation import Answer, Invocation
-from manymodels.plugins import Binding
+from manymodels.server.held import Held
 from manymodels.server.messages import Failure
 
 from .engine import Engine
@@ -66,24 +66,12 @@ class Run:
 
 
 @dataclass(eq=False)
-class Resident:
-    """A model that is loaded, or being loaded."""
+class Resident(Held):
+    """A model in processes of its own."""
 
-    name: str
-    path: str
-    binding: Binding
-    #: Differs for another content under the same name.
-    version: str
-    loaded: bool = False
-    removed: bool = False
     #: None after its processes were lost; the next invocation loads it again.
     run: Run | None = None
-    bytes: int = 0
-    load_seconds: float = 0.0
-    notes: tuple[str, ...] = ()
     calls: deque[Call] = field(default_factory=deque)
-    #: Invocations that somebody waits for.
-    waiting: int = 0
     #: Exchanges with its processes that go on.
     busy: int = 0
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)

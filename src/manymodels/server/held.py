@@ -1,0 +1,30 @@
+"""A model as every model server keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..plugins import Binding
+from ..trial import Predictor
+
+
+@dataclass(eq=False, slots=True)
+class Held:
+    """A model that is loaded, or being loaded for the first time."""
+
+    name: str
+    path: str
+    binding: Binding
+    #: Differs for another content under the same name.
+    version: str
+    #: Memory it takes, in bytes, as last measured.
+    bytes: int = 0
+    load_seconds: float = 0.0
+    notes: Sequence[str] = ()
+    #: Which predictor serves it, where that was found out.
+    predictor: Predictor | None = None
+    #: Invocations that wait or run.
+    waiting: int = 0
+    loaded: bool = False
+    removed: bool = False
