@@ -13,8 +13,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from manymodels_sklearn._input import Detailed
-from sklearn.compose import ColumnTransformer, make_column_selector
-from sklearn.ensemble import VotingClassifier, VotingRegressor
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor, make_column_selector
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+    RandomForestRegressor,
+    StackingClassifier,
+    StackingRegressor,
+    VotingClassifier,
+    VotingRegressor,
+)
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
@@ -127,6 +136,20 @@ ON_PEOPLE = {
     ),
     "encoder alone": make_pipeline(known(), LogisticRegression()),
     "search": GridSearchCV(usual(LogisticRegression()), {"logisticregression__C": [0.1, 1.0]}, cv=2),
+    "forest": usual(RandomForestClassifier(5, random_state=0)),
+    "boosting": usual(GradientBoostingClassifier(n_estimators=5, random_state=0)),
+    "missing numbers": make_pipeline(
+        ColumnTransformer(
+            [("t", OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan), TEXT)],
+            remainder="passthrough",
+        ),
+        HistGradientBoostingClassifier(max_iter=5),
+    ),
+    "stack": StackingClassifier(
+        [("a", usual(LogisticRegression())), ("b", usual(RandomForestClassifier(5, random_state=0)))],
+        LogisticRegression(),
+        cv=2,
+    ),
     "soft vote": VotingClassifier(
         [("a", usual(LogisticRegression())), ("b", usual(LogisticRegression(C=0.01)))], voting="soft"
     ),
@@ -221,6 +244,13 @@ ON_NUMBERS = {
     "scaled": make_pipeline(StandardScaler(), Ridge()),
     "imputed": make_pipeline(SimpleImputer(), MinMaxScaler(clip=True), LinearRegression()),
     "polynomial": make_pipeline(PolynomialFeatures(3), StandardScaler(), Ridge()),
+    "stack": StackingRegressor(
+        [("a", LinearRegression()), ("b", RandomForestRegressor(5, random_state=0))], Ridge(), cv=2
+    ),
+    "target": TransformedTargetRegressor(
+        make_pipeline(StandardScaler(), Ridge()), func=np.arcsinh, inverse_func=np.sinh, check_inverse=False
+    ),
+    "scaled target": TransformedTargetRegressor(LinearRegression(), transformer=StandardScaler()),
     "vote": VotingRegressor(
         [("a", make_pipeline(StandardScaler(), Ridge())), ("b", LinearRegression())], weights=[1, 2]
     ),

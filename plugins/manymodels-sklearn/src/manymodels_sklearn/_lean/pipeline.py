@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .base import Predictor, Source, Transform, Values, predictor, predictor_of, transform_of, transformer
+from manymodels import LeftToOriginal
+
+from .base import NotLean, Predictor, Source, Transform, Values, predictor, predictor_of, transform_of, transformer
 from .cells import Array
 
 
@@ -53,3 +55,20 @@ def _chain(steps: Sequence[Any], source: Source) -> Transform:
 @predictor("GridSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV", "RandomizedSearchCV")
 def _search(search: Any, source: Source) -> Predictor:
     return predictor_of(search.best_estimator_, source)
+
+
+@predictor("TransformedTargetRegressor")
+def _transformed_target(regressor: Any, source: Source) -> Predictor:
+    inner = predictor_of(regressor.regressor_, source)
+    back = regressor.transformer_.inverse_transform  # of a column: whatever it is, it is done as ever
+    if regressor._training_dim != 1:
+        raise NotLean("TransformedTargetRegressor of several outputs has no lean form")
+
+    def predict(prepared: Array) -> Array:
+        try:
+            predicted: Array = back(inner.predict(prepared).reshape(-1, 1))
+        except ValueError as error:
+            raise LeftToOriginal(str(error)) from error
+        return predicted.squeeze(axis=1) if predicted.ndim == 2 else predicted
+
+    return Predictor(inner.name, inner.prepare, predict, None, inner.values)

@@ -163,3 +163,33 @@ def _function(transformer: Any, source: Source) -> Transform:
 
     own = [1.0, 0.5, 2.0, 10.0]
     return Transform(apply, source.width, lambda _: [own] * source.width)
+
+
+@transformer("QuantileTransformer")
+def _quantiles(quantiles: Any, source: Source) -> Transform:
+    from scipy.special import ndtri
+
+    normal = quantiles.output_distribution == "normal"
+    references = np.asarray(quantiles.references_, np.float64)
+    columns = [np.ascontiguousarray(column, np.float64) for column in np.asarray(quantiles.quantiles_).T]
+    # From both ends, and the mean of both: where quantiles repeat, each end sees another one of them.
+    mirrored = [(-column[::-1], -references[::-1]) for column in columns]
+    tiny = 1e-7  # scikit-learn's BOUNDS_THRESHOLD
+    low, high = ndtri(tiny - np.spacing(1)), ndtri(1 - (tiny - np.spacing(1)))
+
+    def apply(table: Array) -> Array:
+        table = numbers(table)
+        made = np.empty(table.shape)
+        for index, (column, mirror) in enumerate(zip(columns, mirrored, strict=True)):
+            cells = table[:, index]
+            mapped = 0.5 * (np.interp(cells, column, references) - np.interp(-cells, *mirror))
+            mapped[cells + tiny > column[-1] if normal else cells == column[-1]] = 1.0
+            mapped[cells - tiny < column[0] if normal else cells == column[0]] = 0.0
+            made[:, index] = mapped
+        return np.clip(ndtri(made), low, high) if normal else made
+
+    def values(_: Values) -> Values:
+        chosen = [column[:: max(1, len(column) // 20)].tolist() for column in columns]
+        return [[*some, float(column[-1]), some[0] - 1.0] for some, column in zip(chosen, columns, strict=True)]
+
+    return Transform(apply, source.width, values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -61,3 +62,38 @@ def _voting_classifier(vote: Any, source: Source) -> Predictor:
         predict_proba if is_soft else None,
         _all_values(inner, source),
     )
+
+
+@predictor("StackingClassifier", "StackingRegressor")
+def _stacking(stack: Any, source: Source) -> Predictor:
+    encoder = getattr(stack, "_label_encoder", None)
+    if stack.passthrough or isinstance(encoder, list):
+        raise NotLean(f"{type(stack).__name__} passes its input on, or has several outputs")
+    classes = None if encoder is None else np.asarray(encoder.classes_)
+    inner = [predictor_of(model, source) for model in stack.estimators_]
+    parts = [
+        _columns(one, method, 0 if classes is None else len(classes))
+        for one, method in zip(inner, stack.stack_method_, strict=True)
+    ]
+    final = predictor_of(stack.final_estimator_, Source(sum(width for _, width in parts)))
+
+    def prepare(table: Array) -> Array:
+        made = [columns(one.prepare(table)) for one, (columns, _) in zip(inner, parts, strict=True)]
+        return final.prepare(np.concatenate(made, axis=1))
+
+    def predict(prepared: Array) -> Array:
+        predicted = final.predict(prepared)
+        return predicted if classes is None else classes.take(predicted)
+
+    return Predictor("lean stack", prepare, predict, final.predict_proba, _all_values(inner, source))
+
+
+def _columns(inner: Predictor, method: str, classes: int) -> tuple[Callable[[Array], Array], int]:
+    """Return what makes a predictor's columns in the table of a stack's last one, and how many they are."""
+    if method == "predict":
+        return (lambda table: inner.predict(table).reshape(-1, 1)), 1
+    shares = inner.predict_proba
+    if method != "predict_proba" or shares is None:
+        raise NotLean(f"a stack's predictor is asked for {method}")
+    # Of two shares one says it all, and the original leaves out the first.
+    return (lambda table: shares(table)[:, 1:], 1) if classes == 2 else (shares, classes)

@@ -1,0 +1,117 @@
+"""What acceleration makes of one prediction: `python -m benchmarks.acceleration [NAME ...]`.
+
+Loads each model as the plugin does, and times the plugin's own predict and the accelerated one in turn, for one
+row and for 64, on one thread; medians. Prints a table.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import joblib
+import manymodels_sklearn as plugin
+import numpy as np
+import pandas as pd
+from sklearn.compose import make_column_transformer
+from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, PolynomialFeatures, StandardScaler
+
+from manymodels import Artifact, Context, LeftToOriginal, ModelSettings
+
+ROWS = 64
+#: Seconds for each figure.
+SECONDS = 0.3
+
+_random = np.random.default_rng(0)
+_table = _random.normal(size=(2000, 10))
+_labels = (_table[:, 0] + _table[:, 1] ** 2 > 1).astype(int)
+_frame = pd.DataFrame(_table, columns=[f"n{number}" for number in range(10)]).assign(
+    color=_random.choice(["red", "green", "blue", "white"], 2000), size=_random.choice(["S", "M", "L"], 2000)
+)
+_texts = ["color", "size"]
+
+
+def _mixed(encoder: Any, last: Any) -> Any:
+    numeric = make_pipeline(SimpleImputer(), StandardScaler())
+    columns = make_column_transformer((numeric, list(_frame.columns[:10])), (encoder, _texts))
+    return make_pipeline(columns, last).fit(_frame, _labels)
+
+
+def _one_hot() -> Any:
+    return make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"))
+
+
+def _codes() -> Any:
+    return OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "LinearRegression": lambda: LinearRegression().fit(_table, _labels),
+    "LogisticRegression": lambda: LogisticRegression().fit(_table, _labels),
+    "RandomForest(100)": lambda: RandomForestClassifier(random_state=0).fit(_table, _labels),
+    "GradientBoosting(100)": lambda: GradientBoostingClassifier(random_state=0).fit(_table, _labels),
+    "HistGradientBoosting(100)": lambda: HistGradientBoostingClassifier(random_state=0).fit(_table, _labels),
+    "scaler, logistic": lambda: make_pipeline(StandardScaler(), LogisticRegression()).fit(_table, _labels),
+    "imputer, polynomial, ridge": lambda: make_pipeline(SimpleImputer(), PolynomialFeatures(2), Ridge()).fit(
+        _table, _labels
+    ),
+    "columns (scaled, one-hot), logistic": lambda: _mixed(_one_hot(), LogisticRegression()),
+    "columns (scaled, ordinal), random forest": lambda: _mixed(_codes(), RandomForestClassifier(random_state=0)),
+    "columns (scaled, ordinal), gradient boosting": lambda: _mixed(_codes(), GradientBoostingClassifier()),
+}
+
+
+def row(name: str, estimator: Any) -> str:
+    """Return a model's line of the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        joblib.dump(estimator, Path(folder) / "model.joblib")
+        context = Context("m", folder, settings=ModelSettings(), options={})
+        model = plugin.load(Artifact(Path(folder)), context)
+    start = time.perf_counter()
+    offer = plugin.accelerate(model)
+    made = time.perf_counter() - start
+    if offer is None:
+        return f"| {name} | no lean form |"
+    source = _frame.to_numpy(dtype=object) if model.needs_frame else _table
+    cells = []
+    for table in (source[:1], source[:ROWS]):
+        try:
+            offer.predict(table)
+        except LeftToOriginal as error:
+            return f"| {name} | left to the original: {error} |"
+        original, accelerated = times(lambda: plugin.predict_fn(table, model), lambda: offer.predict(table))  # noqa: B023
+        cells += [f"{original:,.0f}", f"{accelerated:,.0f}", f"{original / accelerated:,.0f}"]
+    return f"| {name} | {offer.name} | {' | '.join(cells)} | {made * 1e3:,.0f} |"
+
+
+def times(*functions: Callable[[], Any]) -> list[float]:
+    """Return the median microseconds of each function, called in turn."""
+    taken: list[list[float]] = [[] for _ in functions]
+    end = time.perf_counter() + SECONDS * len(functions)
+    while time.perf_counter() < end or len(taken[0]) < 5:
+        for function, measured in zip(functions, taken, strict=True):
+            start = time.perf_counter()
+            function()
+            measured.append(time.perf_counter() - start)
+    return [statistics.median(measured) * 1e6 for measured in taken]
+
+
+def main() -> None:
+    """Print the table."""
+    print("| model | by | 1 row, us | accelerated | times | 64 rows, us | accelerated | times | made in, ms |")
+    print("|---|---|--:|--:|--:|--:|--:|--:|--:|")
+    for name in sys.argv[1:] or MODELS:
+        print(row(name, MODELS[name]()), flush=True)
+
+
+if __name__ == "__main__":
+    main()
