@@ -183,6 +183,8 @@ def _bins(discretizer: Any, source: Source) -> Transform:
     width = int(starts[-1]) if discretizer.encode != "ordinal" else source.width
 
     def ordinal(table: Array) -> Array:
+        if table.size * most > _MOST_CELLS:
+            raise LeftToOriginal("too many edges to be compared at once")
         above: Array = (finite(table)[:, :, None] >= inner).sum(axis=2)
         return above
 
