@@ -7,9 +7,10 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from serving import BACKENDS, FLOWER, Server, constant, script, serve, until
+from serving import BACKENDS, FLOWER, PATIENCE, Server, constant, script, serve, until
 
 pytestmark = pytest.mark.backends(*BACKENDS)
 
@@ -129,6 +130,16 @@ def test_restarts(busy: tuple[Server, Path]) -> None:
         ),
         "the restart is counted",
     )
+
+
+def test_several_fronts_count_together(backend: str, tmp_path: Path) -> None:
+    constant(tmp_path / "store" / "five.joblib", 5.0)
+    with serve(tmp_path, tmp_path / "store", "--workers", "1", "--fronts", "2", backend=backend) as server:
+        for number in range(1, 9):
+            server.client.close()
+            server.client = httpx.Client(base_url=server.url, timeout=PATIENCE, trust_env=False)
+            assert server.predict("five.joblib") == [5.0]
+            assert Samples(server).get("invocations_total", model="five.joblib", status="2xx") == number
 
 
 def test_a_single_model(backend: str, tmp_path: Path) -> None:
