@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +14,14 @@ from serving import PATIENCE, TARGET_MODEL, Server, constant, read_reply, script
 POST = b"POST /invocations HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
 FIVE = POST + TARGET_MODEL.encode() + b": five.joblib\r\nContent-Length: 11\r\n"
 BODY = b"[[1,1,1,1]]"
-LARGE = """
+#: Bytes of an answer that no kernel keeps for a client.
+SIZE = 24 << 20
+LARGE = f"""
+SIZE = {SIZE}
 def model_fn(model_dir): pass
 def input_fn(body, content_type): pass
 def predict_fn(data, model): pass
-def output_fn(prediction, accept): return b"x" * (64 << 20), "text/plain"
+def output_fn(prediction, accept): return b"x" * SIZE, "text/plain"
 """
 
 
@@ -52,6 +56,19 @@ def test_an_answer_that_is_not_read(server: Server) -> None:
     with server.connect() as sock:
         sock.sendall(POST + TARGET_MODEL.encode() + b": large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
         until(lambda: not established(server, sock), "the server has hung up")
+
+
+def test_an_answer_that_is_read_slowly(server: Server) -> None:
+    with server.connect() as sock, sock.makefile("rb") as file:
+        sock.sendall(POST + TARGET_MODEL.encode() + b": large\r\nContent-Length: 0\r\n\r\n")
+        while file.readline() != b"\r\n":
+            pass
+        size = 0
+        while size < SIZE:
+            size += len(file.read(2 << 20))
+            time.sleep(0.2)
+        sock.sendall(FIVE + b"\r\n" + BODY)
+        assert read_reply(file).status == 200
 
 
 def established(server: Server, sock: socket.socket) -> bool:

@@ -20,6 +20,13 @@ from manymodels.http.serve import bind
 
 HEAD = b"POST /invocations HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n" + TARGET_MODEL.encode()
 BODY = as_json([FLOWER])
+#: Answers with its input, sixteen times.
+LARGE = """
+def model_fn(model_dir): pass
+def input_fn(body, content_type): return body
+def predict_fn(data, model): return data
+def output_fn(prediction, accept): return prediction * 16, "text/plain"
+"""
 
 
 def request(model: str) -> bytes:
@@ -33,6 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fronts")
     for value in range(5):
         constant(folder / "store" / f"{value}.joblib", float(value))
+    script(folder / "store", "large", LARGE)
     for name in ("waits", "forever"):
         script(folder / "store", name, waits(folder / f"{name}.gate"))
     return folder
@@ -98,6 +106,12 @@ def test_errors_are_what_they_are_without_fronts(server: Server) -> None:
     assert server.client.get("/nowhere").status_code == 404
     assert server.client.delete("/ping").headers["allow"] == "GET"
     assert server.client.get("/artifacts").json()["artifacts"][:2] == ["0.joblib", "1.joblib"]
+
+
+def test_large_bodies_pass(server: Server) -> None:
+    body = os.urandom(1 << 19).hex()
+    for _ in range(3):
+        assert server.invoke("large", body, content_type="text/plain").text == body * 16
 
 
 def test_residency_has_one_owner(server: Server) -> None:

@@ -92,7 +92,7 @@ class Settings(BaseSettings):
         60.0,
         gt=0,
         validation_alias=_env("receive_timeout"),
-        description="Seconds a client may take to send a request, body included, or to read an answer.",
+        description="Seconds a client may take to send a request, body included; or not read its answer.",
     )
     invocation_timeout: float = Field(
         sagemaker.INVOCATION_TIMEOUT,

@@ -71,6 +71,8 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[Request | Reply] = deque()
         #: Whether the client does not read its answers as fast as they come.
         self._full = False
+        #: Bytes of answers that it had not read when it was last looked at.
+        self._unread = 0
         #: Whether the connection ends with the last answer, and nothing more is read.
         self._last = False
         self._ended = False
@@ -254,8 +256,11 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.writelines((head, reply.body))
         now = self._loop.time()
+        self._unread = self._transport.get_write_buffer_size()
         if last:
             self._end(now)
+        elif self._unread:
+            self._deadline = now + self._shared.receive_timeout
         elif not self._in_request:
             self._deadline = now + KEEP_ALIVE
 
@@ -283,7 +288,11 @@ class Connection(asyncio.Protocol):
         """End the connection if the client took too long."""
         if now < self._deadline or (self._task is not None and not self._ended):
             return
-        if self._ended or self._full or not self._in_request or self._transport.get_write_buffer_size():
+        unread = self._transport.get_write_buffer_size()
+        if unread < self._unread:  # it reads, if slowly
+            self._deadline = now + (self._shared.receive_timeout if unread else KEEP_ALIVE)
+            self._unread = unread
+        elif self._ended or self._full or not self._in_request or unread:
             self.abort()
         else:
             seconds = self._shared.receive_timeout

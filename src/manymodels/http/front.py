@@ -12,6 +12,7 @@ import msgspec
 import uvloop
 
 from .. import log
+from . import heap
 from .link import Answered, Asked, Gone, Link, ToFront, to_front_decoder
 from .listener import Listener
 from .replies import Reply
@@ -76,6 +77,7 @@ async def _run(config: FrontConfig) -> None:
     await asyncio.get_running_loop().create_unix_connection(lambda: owner.link, sock=connection)
     with socket.socket(fileno=config.listening) as sock:
         await listener.start(sock)
+        heap.freeze()
         await owner.stop.wait()
         # Without an owner nothing can be answered.
         await listener.stop(0 if owner.lost.is_set() else config.grace)

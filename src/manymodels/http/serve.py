@@ -14,6 +14,7 @@ import uvloop
 from ..endpoint import Role
 from ..errors import SettingsError
 from ..settings import Settings
+from . import heap
 from .app import create_app
 from .fronts import Fronts
 from .listener import BACKLOG, Listener
@@ -45,6 +46,7 @@ async def _run(role: Role, settings: Settings, socks: Sequence[socket.socket], r
         for sock in socks:
             sock.listen(BACKLOG)  # before it is told that it can be connected to
         async with _serving(role, settings, socks):
+            heap.freeze()
             ready(socks[0].getsockname()[1])
             await stop.wait()
     finally:
