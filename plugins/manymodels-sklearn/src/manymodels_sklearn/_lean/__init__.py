@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from . import columns, encode, features, impute, linear, pipeline, scale, trees, vote
+from . import bayes, clusters, columns, encode, features, impute, linear, pipeline, scale, trees, vote
 from .base import NotLean, Predictor, Source, predictor_of
 from .probes import rows
 
@@ -13,6 +13,8 @@ __all__ = [
     "NotLean",
     "Predictor",
     "Source",
+    "bayes",
+    "clusters",
     "columns",
     "encode",
     "features",

@@ -8,45 +8,152 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from .base import Predictor, Source, Values, predictor
+from .base import NotLean, Predictor, Source, Values, predictor
 from .cells import Array, finite
 
 _VALUES = (0.0, 1.0, -1.0, 0.5, -2.5, 30.0)
 
+#: Takes a table, returns numbers for each of its rows.
+Scores = Callable[[Array], Array]
 
-def _values(source: Source) -> Values:
+
+def ordinary(source: Source) -> Values:
+    """Return probe values for arithmetic that has no thresholds."""
     return [list(_VALUES) for _ in range(source.width)]
 
 
-def _scores(model: Any) -> Callable[[Array], Array]:
-    coefficients = np.asarray(model.coef_)
+def _scores(model: Any) -> Scores:
+    coefficients, intercept = model.coef_, model.intercept_
+    if not isinstance(coefficients, np.ndarray):
+        raise NotLean("sparse coefficients")
     weights = coefficients.T if coefficients.ndim == 2 else coefficients
-    intercept = model.intercept_
     return lambda table: table @ weights + intercept
 
 
-@predictor("ElasticNet", "Lasso", "LinearRegression", "Ridge", "RidgeCV")
+# -- Regressors --
+
+
+@predictor(
+    "ARDRegression",
+    "BayesianRidge",
+    "ElasticNet",
+    "ElasticNetCV",
+    "HuberRegressor",
+    "Lars",
+    "LarsCV",
+    "Lasso",
+    "LassoCV",
+    "LassoLars",
+    "LassoLarsCV",
+    "LassoLarsIC",
+    "LinearRegression",
+    "LinearSVR",
+    "OrthogonalMatchingPursuit",
+    "OrthogonalMatchingPursuitCV",
+    "PassiveAggressiveRegressor",
+    "QuantileRegressor",
+    "Ridge",
+    "RidgeCV",
+    "SGDRegressor",
+    "TheilSenRegressor",
+)
 def _regressor(model: Any, source: Source) -> Predictor:
-    return Predictor("lean linear", finite, _scores(model), None, _values(source))
+    return Predictor("lean linear", finite, _scores(model), None, ordinary(source))
+
+
+@predictor("GammaRegressor", "PoissonRegressor", "TweedieRegressor")
+def _generalized(model: Any, source: Source) -> Predictor:
+    raw, inverse = _scores(model), model._base_loss.link.inverse
+    return Predictor("lean linear", finite, lambda table: inverse(raw(table)), None, ordinary(source))
+
+
+# -- Classifiers --
+
+
+def _decision(model: Any) -> Scores:
+    """Return what gives a column for each class; in binary models a flat array, for the second."""
+    raw = _scores(model)
+    flat = model.coef_.ndim == 2 and model.coef_.shape[0] == 1
+    return lambda table: raw(table).ravel() if flat else raw(table)
+
+
+def _classifier(model: Any, source: Source, probabilities: Callable[[Array], Array] | None) -> Predictor:
+    """Return the lean form.
+
+    :param probabilities: from the scores, which are its own, to what `predict_proba` returns.
+    """
+    decision = _decision(model)
+    classes = np.asarray(model.classes_)
+
+    def predict(table: Array) -> Array:
+        scores = decision(table)
+        return classes.take((scores > 0).astype(np.intp) if scores.ndim == 1 else scores.argmax(axis=1))
+
+    predict_proba = None if probabilities is None else lambda table: probabilities(decision(table))
+    return Predictor("lean linear", finite, predict, predict_proba, ordinary(source))
+
+
+def _sigmoid(scores: Array) -> Array:
+    second: Array = expit(scores)
+    return np.stack([1 - second, second], axis=1)
+
+
+def _softmax(scores: Array) -> Array:
+    if scores.ndim == 1:
+        return _sigmoid(scores)
+    shares: Array = np.exp(scores - scores.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    return shares
+
+
+def _normalized(shares: Array) -> Array:
+    """Divide by their sum the shares of classes that were each told from all others; all 0 means all alike."""
+    total = shares.sum(axis=1)
+    nothing = total == 0
+    if nothing.any():
+        shares[nothing] = 1
+        total[nothing] = shares.shape[1]
+    shares /= total[:, np.newaxis]
+    return shares
+
+
+def _one_against_all(scores: Array) -> Array:
+    return _sigmoid(scores) if scores.ndim == 1 else _normalized(expit(scores))
+
+
+def _clipped(scores: Array) -> Array:
+    shares = (np.clip(scores, -1, 1) + 1.0) / 2.0
+    return np.stack([1.0 - shares, shares], axis=1) if scores.ndim == 1 else _normalized(shares)
 
 
 @predictor("LogisticRegression", "LogisticRegressionCV")
 def _logistic(model: Any, source: Source) -> Predictor:
-    raw = _scores(model)
-    classes = np.asarray(model.classes_)
-    binary = np.asarray(model.coef_).shape[0] == 1
+    # Until scikit-learn 1.8 these chose another formula of the probabilities.
+    if getattr(model, "multi_class", "auto") not in ("auto", "deprecated", "warn"):
+        raise NotLean(f"multi_class={model.multi_class!r}")
+    if model.solver == "liblinear" and len(model.classes_) > 2:
+        raise NotLean("more than two classes by liblinear")
+    return _classifier(model, source, _softmax)
 
-    def predict(table: Array) -> Array:
-        scores = raw(table)
-        return classes.take((scores.ravel() > 0).astype(np.intp) if binary else scores.argmax(axis=1))
 
-    def predict_proba(table: Array) -> Array:
-        scores = raw(table)
-        if binary:
-            positive = expit(scores.ravel())
-            return np.stack([1 - positive, positive], axis=1)
-        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-        shares: Array = scores / scores.sum(axis=1, keepdims=True)
-        return shares
+@predictor("LinearDiscriminantAnalysis")
+def _discriminant(model: Any, source: Source) -> Predictor:
+    return _classifier(model, source, _softmax)
 
-    return Predictor("lean linear", finite, predict, predict_proba, _values(source))
+
+@predictor("SGDClassifier")
+def _descent(model: Any, source: Source) -> Predictor:
+    formulas = {"log_loss": _one_against_all, "modified_huber": _clipped}
+    return _classifier(model, source, formulas.get(model.loss))
+
+
+@predictor("LinearSVC", "PassiveAggressiveClassifier", "Perceptron")
+def _without_probabilities(model: Any, source: Source) -> Predictor:
+    return _classifier(model, source, None)
+
+
+@predictor("RidgeClassifier", "RidgeClassifierCV")
+def _ridge(model: Any, source: Source) -> Predictor:
+    if model._label_binarizer.y_type_.startswith("multilabel"):
+        raise NotLean("several labels at once")
+    return _classifier(model, source, None)

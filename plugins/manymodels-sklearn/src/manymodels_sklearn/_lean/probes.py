@@ -23,23 +23,31 @@ def rows(values: Values, prepare: Callable[[Array], Array]) -> tuple[Array, Arra
     """
     values = [column or [0.0, 1.0] for column in values]
     chance = np.random.default_rng(0)
-    drawn = [[column[chance.integers(len(column))] for column in values] for _ in range(_MOST_ROWS)]
-    ordinary = [[_ordinary(column) for column in values]]
-    objects = any(isinstance(value, str) for column in values for value in column)
-    dtype = object if objects else np.float64
-
-    def taken(candidates: Sequence[Sequence[Any]]) -> Array:
-        return np.array([row for row in candidates if _is_taken(np.array([row], dtype), prepare)], dtype)
-
-    singles = [
-        [value if index == place else other for index, other in enumerate(ordinary[0])]
-        for place, column in enumerate(values)
-        for value in [column[at] for at in chance.permutation(len(column))[: max(2, _MOST_ROWS // len(values))]]
-    ]
-    each, mixed = taken([*ordinary, *singles[:_MOST_ROWS]]), taken(drawn)
+    dtype = object if any(isinstance(value, str) for column in values for value in column) else np.float64
+    columns = [np.array(column, dtype) for column in values]
+    drawn = np.stack([column[chance.integers(len(column), size=_MOST_ROWS)] for column in columns], axis=1)
+    most = max(2, _MOST_ROWS // len(columns))
+    tried = [
+        (place, value)
+        for place, column in enumerate(columns)
+        for value in column[chance.permutation(len(column))[:most]]
+    ][:_MOST_ROWS]
+    # The first row is an ordinary one, each further one has one value that is tried.
+    singles = np.array([[_ordinary(column) for column in values]] * (1 + len(tried)), dtype)
+    for row, (place, value) in zip(singles[1:], tried, strict=True):
+        row[place] = value
+    each, mixed = _taken(singles, prepare), _taken(drawn, prepare)
     if not len(each) or len(mixed) < 2:
         return None
     return each, mixed
+
+
+def _taken(table: Array, prepare: Callable[[Array], Array]) -> Array:
+    try:
+        prepare(table)
+    except LeftToOriginal:
+        return table[[_is_taken(table[index : index + 1], prepare) for index in range(len(table))]]
+    return table
 
 
 def _is_taken(table: Array, prepare: Callable[[Array], Array]) -> bool:
