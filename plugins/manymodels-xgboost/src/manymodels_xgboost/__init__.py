@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from manymodels import Artifact, Batch, Context, RowBatch, hookimpl
+from manymodels import Accelerated, Artifact, Batch, Context, RowBatch, hookimpl
 
 from . import _files, _replies, _rows
 
@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "__version__",
+    "accelerate",
     "batch",
     "claim",
     "input_fn",
@@ -65,6 +66,14 @@ def output_fn(prediction: Any, accept: str, context: Context) -> tuple[bytes, st
 def batch() -> Batch:
     """Join by rows: XGBoost predicts each by itself."""
     return RowBatch()
+
+
+@hookimpl
+def accelerate(model: XGBoostModel) -> Accelerated | None:
+    """Offer the same compiled prediction without the Python around it."""
+    from . import _direct
+
+    return _direct.accelerate(model)
 
 
 @hookimpl

@@ -52,6 +52,10 @@ class XGBoostModel:
             raw = self._raw(rows)
         except XGBoostError as error:
             raise PredictionFailed(f"XGBoost cannot predict: {_sentence(error)}") from error
+        return self.answer(raw)
+
+    def answer(self, raw: npt.NDArray[Any]) -> npt.NDArray[Any] | list[dict[str, Any]]:
+        """Turn the Booster's predictions into what this model answers with."""
         if self.output:
             return _replies.select(raw, self.output, self.objective, self.num_class)
         return _labels(raw, self.wrapper) if isinstance(self.wrapper, xgboost.XGBClassifier) else raw
