@@ -25,6 +25,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     framework: str | None = None
     #: Handed to the plugin as ``context.options``.
     settings: dict[str, Any] = {}
+    #: Whether the model is to have a worker process for itself.
+    isolated: bool = False
 
 
 class Artifact:

@@ -5,6 +5,7 @@ What an artifact's ``model.toy`` says is done while loading; what a request's JS
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import os
@@ -46,6 +47,8 @@ def act(orders: dict[str, Any]) -> None:
             time.sleep(0.002)
     if "sleep" in orders:
         time.sleep(orders["sleep"])
+    if "hang" in orders:
+        ctypes.PyDLL(None).sleep(orders["hang"])  # in C, and without letting go of the interpreter
     if "garbage" in orders:
         _write_to_sockets(bytes([255]) * orders["garbage"])
     if "kill" in orders:

@@ -228,6 +228,8 @@ def _described(model: ModelDescription) -> dict[str, Any]:
         described["notes"] = list(model.notes)
     if model.predictor is not None:
         described["predictor"] = msgspec.to_builtins(model.predictor)
+    if model.refused is not None:
+        described["refused"] = model.refused
     return described
 
 

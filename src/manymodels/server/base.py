@@ -31,6 +31,8 @@ class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
     workers: Sequence[int] = ()
     #: Which predictor serves it, and how it compared; None until that is found out.
     predictor: Predictor | None = None
+    #: Why invocations are refused for a while, and for how long yet; None: they are not.
+    refused: str | None = None
 
 
 class ModelServer(Protocol):

@@ -41,14 +41,27 @@ class Conduct:
 
         :raises ModelRefused: with the reason and the seconds left.
         """
-        if not self._records:
-            return
+        if self._records and (reason := self.refusal(name, version)) is not None:
+            raise ModelRefused(reason)
+
+    def refusal(self, name: str, version: str) -> str | None:
+        """Return why a model is refused, and for how long yet; None if it is not."""
         record = self._records.get((name, version))
-        if record is not None and (left := record.refused_until - time.monotonic()) > 0:
-            raise ModelRefused(
-                f"{name!r} is refused for another {left:.0f} s: its worker process {record.reason}, "
-                f"{record.kills} times; mend the artifact and put it into the store again"
-            )
+        if record is None or (left := record.refused_until - time.monotonic()) <= 0:
+            return None
+        return (
+            f"{name!r} is refused for another {left:.0f} s: its worker process {record.reason}, "
+            f"{record.kills} times; mend the artifact and put it into the store again"
+        )
+
+    def check_all(self, name: str) -> None:
+        """Refuse a model of which a version is refused.
+
+        :raises ModelRefused: with the reason and the seconds left.
+        """
+        for model, version in self._records:
+            if model == name:
+                self.check(name, version)
 
     def isolated(self, name: str, version: str) -> bool:
         """Say whether a model is to have a worker of its own."""

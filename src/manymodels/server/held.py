@@ -24,6 +24,8 @@ class Held:
     notes: Sequence[str] = ()
     #: Which predictor serves it, where that was found out.
     predictor: Predictor | None = None
+    #: Whether it is to have a process for itself, as its artifact asks; multi-model-server gives that to any.
+    isolated: bool = False
     #: Invocations that wait or run.
     waiting: int = 0
     loaded: bool = False

@@ -81,7 +81,7 @@ class Holder(ABC, Generic[R]):
         resident = self._residents[name] = self._resident(name, str(path), binding, version)
         reserved = 0
         try:
-            size = await asyncio.get_running_loop().run_in_executor(None, lambda: Artifact(path).size)
+            size, resident.isolated = await asyncio.get_running_loop().run_in_executor(None, _look, path)
             estimate = self._estimator.estimate(binding.plugin, size) + self._overhead
             if not self._budget.has_room(estimate):
                 await self._make_room(estimate)
@@ -109,6 +109,8 @@ class Holder(ABC, Generic[R]):
 
     def describe(self, name: str) -> ModelDescription:
         """Return one loaded model."""
+        if name not in self._residents:
+            self._conduct.check_all(name)
         return self._description(self._loaded(name))
 
     def state(self) -> ServerState:
@@ -134,6 +136,7 @@ class Holder(ABC, Generic[R]):
             notes=tuple(resident.notes),
             workers=tuple(workers),
             predictor=resident.predictor,
+            refused=self._conduct.refusal(resident.name, resident.version),
         )
 
     def _loaded(self, name: str) -> R:
@@ -158,3 +161,9 @@ class Holder(ABC, Generic[R]):
             raise Overloaded(f"{resident.waiting} invocations of {name!r} are waiting already; try again later")
         self._conduct.check(name, resident.version)
         return resident
+
+
+def _look(path: Path) -> tuple[int, bool]:
+    """Return the size of an artifact, and whether it asks for a process of its own."""
+    artifact = Artifact(path)
+    return artifact.size, artifact.manifest.isolated

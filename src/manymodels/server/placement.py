@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Iterable
 
+from ..errors import OutOfMemory
 from .budget import Budget
 from .conduct import Conduct
 from .fleet import Fleet
@@ -52,8 +53,12 @@ class Placement:
         resident = job.resident
         if resident.removed:
             return  # nobody waits for it any more
-        if resident.own is None and self._conduct.isolated(resident.name, resident.version):
+        if resident.own is None and (resident.isolated or self._conduct.isolated(resident.name, resident.version)):
             self.isolate(resident)
+        if resident.isolated and resident.own is None:
+            error = f"{resident.name!r} asks for a worker of its own, and there are as many such as may be"
+            job.fail(OutOfMemory(f'{error}; raise --workers, or take "isolated" out of its manymodels.json'))
+            return
         self.slot_for(resident).order(job)
 
     def move(self, calls: Iterable[Call]) -> None:

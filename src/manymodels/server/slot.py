@@ -196,26 +196,27 @@ class Slot(asyncio.Protocol):
         """Send all that waits in one frame: no timer, what comes while the worker is busy goes together."""
         if self.sent or self._transport is None:
             return
-        jobs: list[Job] = []
-        while self.control:
-            job = self.control.popleft()
-            if job.kind is Load:
-                if job.resident.removed:
-                    continue  # who asked for it is gone
-                self.loading.add(job.resident)
-            jobs.append(job)
+        # First what frees memory; behind all else what may take long, loads: one that was ordered, and one of a
+        # model that is asked for. What comes for other models meanwhile waits for these at most.
+        jobs = [job for job in self.control if job.kind is Unload]
+        loads = deque(job for job in self.control if job.kind is Load and not job.resident.removed)
+        self.control = loads
         room = FRAME_BYTES
+        wanted: Resident | None = None
         for resident in list(self.pending):
             if resident not in self.held:
-                if resident not in self.loading:
-                    self.loading.add(resident)
-                    jobs.append(Job(resident, kind=Load))
+                if resident not in self.loading and wanted is None:
+                    wanted = resident
             elif room > 0:
                 calls, taken = self._take(resident, room)
                 room -= taken
                 if calls:
-                    self._batched(len(calls))
                     jobs.append(Job(resident, calls))
+        ordered = [loads.popleft()] if loads else []
+        if wanted is not None and all(job.resident is not wanted for job in (*ordered, *loads)):
+            ordered.append(Job(wanted, kind=Load))
+        self.loading.update(job.resident for job in ordered)
+        jobs += ordered
         if jobs:
             self.sent.extend(jobs)
             self._begin()

@@ -26,6 +26,9 @@ from .worker import WorkerConfig
 
 logger = logging.getLogger(__name__)
 
+#: How long other models wait for a load, as a share of `slow_after`: most are done by then, and those that are
+#: not take long.
+LOAD_PATIENCE = 0.3
 #: Seconds after invocations of two models for which they count as asked at the same time.
 CROWDED = 1.0
 #: Seconds between looks at deadlines and at jobs that hold up others.
@@ -212,7 +215,10 @@ class WorkerPool(Holder[Resident]):
             slot.expire(now)
             busy = busy or not slot.idle
             # What found no other place then may find one now.
-            if slot.sent and now - slot.began > self._settings.slow_after and (free or not slot.stalled):
+            patience = self._settings.slow_after
+            if slot.sent and slot.sent[0].kind is Load:
+                patience *= LOAD_PATIENCE
+            if slot.sent and now - slot.began > patience and (free or not slot.stalled):
                 self._placement.hold_up(slot)
             if slot.sent and self._deadline(slot) <= now:
                 self._fleet.end(slot, "was ended because it ran past the deadline")
