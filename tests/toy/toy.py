@@ -18,6 +18,8 @@ from typing import Any
 
 from manymodels import Accelerated, Artifact, Context, LeftToOriginal, hookimpl
 
+LEAKED: list[bytes] = []
+
 
 class ToyBatch:
     """Joins all but what asks to be ``alone``."""
@@ -47,6 +49,8 @@ def act(orders: dict[str, Any]) -> None:
             time.sleep(0.002)
     if "sleep" in orders:
         time.sleep(orders["sleep"])
+    if "leak" in orders:
+        LEAKED.append(b"x" * orders["leak"])
     if "hang" in orders:
         ctypes.PyDLL(None).sleep(orders["hang"])  # in C, and without letting go of the interpreter
     if "garbage" in orders:

@@ -199,7 +199,7 @@ DEFINITIONS = (
     Definition(
         "manymodels_worker_restarts",
         _COUNTER,
-        "Worker processes started again: because they died, or were ended for being over a time limit.",
+        "Worker processes started again: because they died, were over a time limit, or leaked memory.",
         ("reason",),
         _each(lambda metrics: metrics.restarts),
     ),

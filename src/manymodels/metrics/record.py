@@ -20,7 +20,7 @@ from .tenants import GONE, Tenants
 #: Why models are unloaded.
 EVICTIONS = ("room", "replaced", "gone", "request")
 #: Why worker processes are started again.
-RESTARTS = ("died", "timeout")
+RESTARTS = ("died", "timeout", "leak")
 
 #: Errors that come of names too that no model has.
 _UNPROVEN = (BadTargetModel, ModelNotFound, ModelNotReady, Overloaded)

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import PluginError, WorkerDied
 from ..metrics import Metrics
 from ..settings import Settings
-from .launcher import create_launcher
+from .launcher import Process, create_launcher
 from .slot import Owner, Slot
 from .worker import WorkerConfig
 
@@ -37,6 +37,8 @@ class Fleet:
         self.extra: list[Slot] = []
         #: Those of a single model each.
         self.own: list[Slot] = []
+        #: Those whose slot has another process already, and which finish what they were sent.
+        self.retiring: list[Slot] = []
         self.stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -64,7 +66,7 @@ class Fleet:
 
     def slots(self) -> list[Slot]:
         """Return all slots."""
-        return [*self.shared, *self.extra, *self.own]
+        return [*self.shared, *self.extra, *self.own, *self.retiring]
 
     def wanted(self, slot: Slot) -> bool:
         """Say whether a slot is to have a process."""
@@ -107,6 +109,14 @@ class Fleet:
         if slot.process is not None and slot.ending is None:
             slot.ending = reason
             self._launcher.kill(slot.process)
+
+    async def launch(self) -> Process | None:
+        """Start a process; None if it cannot be started."""
+        try:
+            return await self._launcher.launch()
+        except (WorkerDied, PluginError, OSError) as error:
+            logger.error("a worker cannot be started: %s", error)
+            return None
 
     async def connect(self, slot: Slot) -> None:
         """Start a process for a slot, for as long as it takes."""

@@ -36,6 +36,11 @@ class Process:
     #: Done when it ended: the exit code, or the negative number of the signal.
     exited: asyncio.Future[int]
 
+    def close(self) -> None:
+        """Let go of a process that is not needed, which ends it."""
+        self.connection.close()
+        os.close(self.log)
+
 
 class Launcher(Protocol):
     """Starts and ends worker processes."""

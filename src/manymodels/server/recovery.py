@@ -38,19 +38,22 @@ class Recovery:
         exited = slot.process.exited
         died = slot.ending is None
         # A worker of its own that goes with its model did nothing wrong.
-        blamed = not died or self._fleet.wanted(slot)
+        retiring = slot in self._fleet.retiring
+        blamed = not died or retiring or self._fleet.wanted(slot)
         if blamed and died:
             await asyncio.wait([exited], timeout=EXIT_WAIT)
         if not exited.done():
             self._fleet.end(slot, "closed its connection and was ended")
         code = await asyncio.shield(exited)  # others wait for it too
-        self._lose(slot)
+        self.lose(slot)
         running, rest = slot.reset()
         reason = slot.ending or describe_exit(code)
         if running is not None and blamed:
             self._blame(running, reason, by_kernel=code == -signal.SIGKILL and slot.ending is None)
         for job in rest:
             self._replace(job)
+        if retiring:
+            self._fleet.retiring.remove(slot)
         if self._fleet.wanted(slot):
             logger.info("%s is started again: it %s", slot.name, reason)
             self._fleet.metrics.restarted("died" if died else "timeout")
@@ -66,7 +69,12 @@ class Recovery:
         """Take note that a lost model is back, or is not wanted any more."""
         self._lost.discard(resident)
 
-    def _lose(self, slot: Slot) -> None:
+    def keep(self, resident: Resident) -> None:
+        """Keep the room of a model that was loaded by a worker about to end."""
+        self._lost.add(resident)
+
+    def lose(self, slot: Slot) -> None:
+        """Keep the room of the models of a worker that ends."""
         for resident in slot.held:
             if slot in resident.copies:
                 resident.copies.remove(slot)

@@ -55,6 +55,9 @@ class Owner(Protocol):
     def on_serves(self, slot: Slot, message: Serves) -> None:
         """Another predictor serves a model."""
 
+    def on_memory(self, slot: Slot) -> None:
+        """The worker said how much memory it has grown by."""
+
     def on_lost(self, slot: Slot) -> None:
         """The worker ended."""
 
@@ -111,7 +114,7 @@ class Slot(asyncio.Protocol):
         self._frames = Frames(to_front_decoder)
         self.ending = None
         try:
-            await WorkerLog.attach(process.log, process.pid, lambda: self.running.name if self.running else None)
+            await WorkerLog.attach(process.log, process.pid, lambda: self._model(process))
             self.process = process
             self.connected = time.monotonic()
             self._transport, _ = await self._loop.create_unix_connection(lambda: self, sock=process.connection)
@@ -119,6 +122,28 @@ class Slot(asyncio.Protocol):
             process.connection.close()
             raise
         self.flush()
+
+    def _model(self, process: Process) -> str | None:
+        """Return the name of the model that a process is running, for its log."""
+        return self.running.name if self.running is not None and self.process is process else None
+
+    def detach(self) -> Slot:
+        """Give the process away, with what it was sent, to a slot of its own; what waits stays here."""
+        old = Slot(self._owner, f"{self.name}-old", self._max_batch, self._batched)
+        old.process, old.connected, old.last_active = self.process, self.connected, self.last_active
+        old.sent, old.began, old.loading = self.sent, self.began, self.loading
+        old._frames, old._transport = self._frames, self._transport
+        if self._transport is not None:
+            self._transport.set_protocol(old)
+        self.process = self._transport = None
+        self.sent, self.loading = deque(), set()
+        self.held.clear()
+        self.bytes = self.private = 0
+        for job in self.control:
+            if job.kind is Unload:
+                job.finish()  # the model goes with the process
+        self.control = deque(job for job in self.control if job.kind is Load)
+        return old
 
     def close(self) -> None:
         """Close the connection, which ends the worker once it is done with what it runs."""
@@ -259,6 +284,7 @@ class Slot(asyncio.Protocol):
             return
         if isinstance(message, Memory):
             self.private = message.private
+            self._owner.on_memory(self)
             return
         job = self.sent[0]
         if job.number != message.job or not _fits(message, job):

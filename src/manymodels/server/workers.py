@@ -14,12 +14,14 @@ from ..errors import (
 )
 from ..invocation import Answer, Invocation
 from ..settings import Settings
+from . import renewal
 from .fleet import Fleet
 from .holder import Holder
 from .jobs import Call, Job, Resident, unloaded
 from .messages import Load, Loaded, Run, Serves
 from .placement import Placement
 from .recovery import Recovery
+from .renewal import Renewal
 from .replicas import Replicas
 from .slot import Slot
 from .worker import WorkerConfig
@@ -49,6 +51,7 @@ class WorkerPool(Holder[Resident]):
         self._placement = Placement(self._fleet, self._budget, self._conduct)
         self._replicas = Replicas(self._fleet, self._placement, self._budget)
         self._recovery = Recovery(self._fleet, self._placement, self._conduct)
+        self._renewal = Renewal(self._fleet, self._recovery)
         self._ticking = False
         #: The model of the latest invocation, and until when there counts as being more than one.
         self._asked: Resident | None = None
@@ -108,7 +111,9 @@ class WorkerPool(Holder[Resident]):
         self._remove(resident)
 
     def _taken(self) -> int:
-        return sum(slot.bytes for slot in self._fleet.slots()) + self._recovery.room()
+        # A worker that has grown by more than its models account for counts with that.
+        grown = sum(max(slot.bytes, slot.private - renewal.SPARE) for slot in self._fleet.slots())
+        return grown + self._recovery.room()
 
     def _where(self, resident: Resident) -> tuple[int, list[int]]:
         holders = [slot for slot in self._fleet.slots() if resident in slot.held]
@@ -181,8 +186,11 @@ class WorkerPool(Holder[Resident]):
         if resident.removed or resident.own not in (None, slot):
             slot.release(resident)
             return
-        self._replicas.note(resident, slot, time.monotonic())
-        self._recovery.settle(resident)
+        if slot in self._fleet.retiring:
+            self._recovery.keep(resident)
+        else:
+            self._replicas.note(resident, slot, time.monotonic())
+            self._recovery.settle(resident)
         resident.bytes = message.bytes
         resident.load_seconds = message.seconds
         resident.notes = message.notes
@@ -192,6 +200,10 @@ class WorkerPool(Holder[Resident]):
         resident = self._residents.get(message.name)
         if resident is not None and resident.number == message.model:
             resident.predictor = message.predictor
+
+    def on_memory(self, slot: Slot) -> None:
+        """Look whether the worker leaks."""
+        self._tick_on()
 
     def on_lost(self, slot: Slot) -> None:
         """Settle what the worker that ended was doing, and start another."""
@@ -223,8 +235,9 @@ class WorkerPool(Holder[Resident]):
             if slot.sent and self._deadline(slot) <= now:
                 self._fleet.end(slot, "was ended because it ran past the deadline")
         self._replicas.review(now)
+        self._renewal.review(now)
         self._fleet.retire_extra(now)
-        if busy or self._fleet.extra or self._replicas.copied:
+        if busy or self._fleet.extra or self._fleet.retiring or self._replicas.copied:
             self._tick_on()
 
     def _deadline(self, slot: Slot) -> float:
