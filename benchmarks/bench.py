@@ -104,7 +104,9 @@ class Bench:
         self._primed.update(model.name for model in new)
         plan = self.plan(running, new, min(PRIMERS, len(new) * rows), rows=rows)
         plan.warm, plan.seconds, plan.counted = 0, len(plan.questions), True
-        require(Load(plan).outcome())
+        outcome = require(Load(plan).outcome())
+        if outcome.good < len(plan.questions):
+            raise RuntimeError(f"only {outcome.good} of {len(plan.questions)} answers came in time")
         time.sleep(0.5 + 0.003 * len(new))
 
     def plan(self, running: Running, models: Sequence[Model], connections: int, rows: int = ROWS) -> Plan:

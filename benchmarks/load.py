@@ -25,6 +25,8 @@ import numpy as np
 
 #: Seconds for what is under way at the end of a measurement.
 DRAIN = 10.0
+#: Seconds for a number of answers, after which those that came are what is measured.
+PATIENCE = 60.0
 #: Seconds for one connection to be made.
 CONNECT = 10.0
 
@@ -125,7 +127,7 @@ class Generator:
         return outcome
 
     def _phase(self, amount: float) -> None:
-        deadline = time.perf_counter() + (300.0 if self.plan.counted else amount)
+        deadline = time.perf_counter() + (PATIENCE if self.plan.counted else amount)
         while time.perf_counter() < deadline and not (self.plan.counted and self._answers() >= amount):
             self._turn(deadline - time.perf_counter())
 
