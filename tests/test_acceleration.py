@@ -251,6 +251,24 @@ async def test_a_worker_accelerates_what_was_asked_for(toys: Toys) -> None:
 
 
 @pytest.mark.anyio
+async def test_the_memory_of_a_faster_predictor_is_listed_apart(toys: Toys) -> None:
+    async with running(workers=1) as pool:
+        await toys.load(pool, "m", slow=0.002, kept=300_000, accelerate={"table": 5_000_000})
+        before = pool.describe("m")
+        assert before.measured
+        assert 300_000 < before.bytes < 400_000, "less than a page counts, and what others take does not"
+        await until(lambda: pool.describe("m").predictor, "the model is accelerated")
+        after = pool.describe("m")
+        assert after.predictor is not None
+        assert after.predictor.bytes is not None
+        assert 5_000_000 < after.predictor.bytes < 5_100_000
+        assert after.bytes == before.bytes + after.predictor.bytes == pool.used()
+        await ask(pool, "m", broken=True)
+        await until(lambda: pool.describe("m").predictor != after.predictor, "the failure is told")
+        assert pool.used() == before.bytes
+
+
+@pytest.mark.anyio
 async def test_a_model_under_steady_load_has_its_turn(toys: Toys) -> None:
     async with running(workers=1) as pool:
         await toys.load(pool, "busy", slow=0.002, accelerate={})

@@ -24,7 +24,9 @@ from manymodels.server.messages import (
     Frames,
     Load,
     Loaded,
+    Memory,
     Run,
+    Serves,
     Unload,
     Unloaded,
     frame,
@@ -32,6 +34,7 @@ from manymodels.server.messages import (
     to_front_decoder,
     to_worker_decoder,
 )
+from manymodels.trial import Predictor
 
 TEXT = st.text(max_size=20)
 NUMBER = st.integers(0, 2**53)
@@ -48,11 +51,13 @@ TO_WORKER = st.one_of(
     st.builds(Cancel, st.lists(NUMBER, max_size=3)),
 )
 TO_FRONT = st.one_of(
-    st.builds(Loaded, NUMBER, NUMBER, st.floats(0, 9), st.lists(TEXT, max_size=2)),
+    st.builds(Loaded, NUMBER, NUMBER, st.booleans(), st.floats(0, 9), st.lists(TEXT, max_size=2)),
     st.builds(Unloaded, NUMBER),
     st.builds(Dropped, st.lists(NUMBER, max_size=3)),
     st.builds(Answered, NUMBER, st.lists(ANSWER.map(outcome) | FAILURE, max_size=3)),
     st.builds(Failed, NUMBER, FAILURE),
+    st.builds(Serves, NUMBER, TEXT, st.builds(Predictor, name=TEXT, difference=st.none() | st.floats(0, 9)), NUMBER),
+    st.builds(Memory, NUMBER),
 )
 
 

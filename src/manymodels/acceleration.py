@@ -17,10 +17,12 @@ class Accelerated:
 
     #: What computes, for the model's description, such as ``treelite``.
     name: str
-    #: Takes what ``predict_fn`` takes as `data`, joined or not, and returns what it returns, to its types.
+    #: Takes what ``predict_fn`` takes as `data`, joined or not, and returns what it returns, to its types;
+    #: leaves the data as it is.
     #: Whatever the original refuses it leaves to it, by raising `LeftToOriginal`.
     predict: Callable[[Any], Any]
     #: Data to compare both by, as ``input_fn`` or ``batch`` return it: made from the model's own thresholds,
     #: ranges and categories, so that every branch side is met. The first is of a single row, as requests are
-    #: most often; the speed of both is compared on it, and on the last.
+    #: most often; the speed of both is compared on it, and on the last. Keep each so small that the original
+    #: answers it in some ten milliseconds, for a request may come meanwhile and wait.
     probes: Sequence[Any]

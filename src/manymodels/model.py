@@ -199,9 +199,10 @@ class Model:
         context = call.context
         body, content_type = self._hooks.output_fn(call.prediction, self._model, context.accept, context)
         content_type = context.response_content_type or content_type
-        # There and back: what a plugin set may be of any type, or text that cannot be sent.
-        head = msgspec.msgpack.encode((content_type, context.response_status, context.response_headers))
-        content_type, status, headers = _head.decode(head)
+        status, headers = context.response_status, context.response_headers
+        if headers or type(status) is not int or type(content_type) is not str or not content_type.isascii():
+            # There and back: what a plugin set may be of any type, or text that cannot be sent.
+            content_type, status, headers = _head.decode(msgspec.msgpack.encode((content_type, status, headers)))
         return Answer(
             body=body.encode() if isinstance(body, str) else bytes(body),
             content_type=content_type,

@@ -30,6 +30,8 @@ class Predictor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, r
     #: Microseconds that each took for the first probe, a single row.
     original_us: float | None = None
     accelerated_us: float | None = None
+    #: Memory the faster one takes beside the original, in bytes.
+    bytes: int | None = None
 
 
 def compare(

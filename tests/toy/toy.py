@@ -101,6 +101,7 @@ def accelerate(model: dict[str, Any], context: Context) -> Accelerated | None:
     if orders is None:
         return None
     act(orders)
+    table = bytearray(orders.get("table", 0))
     quick = {name: value for name, value in model.items() if name != "slow"}
 
     def predict(data: Any) -> Any:
@@ -108,7 +109,7 @@ def accelerate(model: dict[str, Any], context: Context) -> Accelerated | None:
             raise RuntimeError("broken")
         if isinstance(data, dict) and "left" in data:
             raise LeftToOriginal
-        return predict_fn(data, quick, context)
+        return predict_fn(data, quick, context) if table is not None else None
 
     return Accelerated("quick", predict, [{"tag": "probe"}, {"tag": "other"}])
 

@@ -11,7 +11,7 @@ from typing import Any
 import manymodels_custom
 import pytest
 
-from manymodels import Artifact, Context, ModelSettings, Plugins, hookimpl
+from manymodels import Accelerated, Artifact, Context, ModelSettings, Plugins, hookimpl
 from manymodels.invocation import Answer, Invocation
 from manymodels.model import Model
 
@@ -59,6 +59,15 @@ class Toy:
     @hookimpl
     def output_fn(self, prediction: Any, accept: str) -> Any:
         return " ".join(map(str, prediction)), "text/toy"
+
+    @hookimpl
+    def accelerate(self, model: Any) -> Accelerated:
+        def predict(data: Any) -> Any:
+            import utils  # type: ignore[import-not-found]  # the artifact's own
+
+            return [value * model["factor"] for value in data] if utils else None
+
+        return Accelerated("quick", predict, [[1.0]])
 
     @hookimpl
     def batch(self) -> Joined:

@@ -317,6 +317,25 @@ def test_what_the_script_answers_is_not_joined(script: str, serve: Serve, toy: A
     assert toy.joined.calls == 0
 
 
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("", "quick "),  # it could be built and called; whether it is faster is not the question here
+        ("def output_fn(prediction, accept): return str(prediction)\n", "quick "),
+        ("def predict_fn(data, model): return 1\n", "the plugin knows no faster one"),
+        (PREDICTS, "the plugin knows no faster one"),
+    ],
+)
+def test_what_the_framework_predicts_is_accelerated_as_it_does(script: str, reason: str, serve: Serve) -> None:
+    model = serve({"inference.py": script, "utils.py": "", "model.toy": "2"})
+    for _ in model.accelerate():
+        pass
+    predictor = model.predictor
+    assert predictor is not None
+    assert f"{predictor.name} {predictor.reason}".removeprefix("original ").startswith(reason)
+    assert "failed" not in predictor.reason
+
+
 def test_the_framework_unloads_what_it_loaded(serve: Serve, toy: Any) -> None:
     serve({"inference.py": "", "model.toy": "2"}).unload()
     serve({"inference.py": PREDICTS, "model.toy": "3"}, "other").unload()

@@ -219,6 +219,7 @@ def _described(model: ModelDescription) -> dict[str, Any]:
         "modelUrl": model.path,
         "plugin": model.plugin,
         "bytes": model.bytes,
+        "bytesAre": "measured" if model.measured else "estimated",
         "loadSeconds": round(model.load_seconds, 6),
         "workers": list(model.workers),
     }

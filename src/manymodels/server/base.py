@@ -22,8 +22,10 @@ class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
     plugin: str
     #: The framework plugin below one that runs the artifact's own code.
     framework: str | None = None
-    #: Memory the model takes, in bytes: the growth of its worker while loading, at least the artifact's size.
+    #: Memory the model takes, in bytes: what its worker allocated for it, at least the artifact's size.
     bytes: int = 0
+    #: Whether that was measured; otherwise it is the artifact's size, which is more.
+    measured: bool = False
     load_seconds: float = 0.0
     #: What the plugin had to say while loading, such as a version mismatch.
     notes: Sequence[str] = ()

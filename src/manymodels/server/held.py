@@ -20,6 +20,8 @@ class Held:
     version: str
     #: Memory it takes, in bytes, as last measured.
     bytes: int = 0
+    #: Whether that was measured, and not taken from the size of its files.
+    measured: bool = False
     load_seconds: float = 0.0
     notes: Sequence[str] = ()
     #: Which predictor serves it, where that was found out.

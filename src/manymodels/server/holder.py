@@ -132,6 +132,7 @@ class Holder(ABC, Generic[R]):
             plugin=resident.binding.plugin,
             framework=resident.binding.framework,
             bytes=taken,
+            measured=resident.measured,
             load_seconds=resident.load_seconds,
             notes=tuple(resident.notes),
             workers=tuple(workers),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import sys
 from pathlib import Path
@@ -39,6 +40,42 @@ def private() -> int:
         return psutil.Process().memory_info().rss
     fields = Path("/proc/self/statm").read_text().split()
     return (int(fields[1]) - int(fields[2])) * resource.getpagesize()
+
+
+class _Mallinfo2(ctypes.Structure):
+    """What glibc's ``mallinfo2`` returns, see malloc.h."""
+
+    _fields_ = [
+        ("arena", ctypes.c_size_t),
+        ("ordblks", ctypes.c_size_t),
+        ("smblks", ctypes.c_size_t),
+        ("hblks", ctypes.c_size_t),
+        ("hblkhd", ctypes.c_size_t),
+        ("usmblks", ctypes.c_size_t),
+        ("fsmblks", ctypes.c_size_t),
+        ("uordblks", ctypes.c_size_t),
+        ("fordblks", ctypes.c_size_t),
+        ("keepcost", ctypes.c_size_t),
+    ]
+
+
+#: Bytes of one of Python's small objects, about; it counts them, and not their bytes.
+_SMALL = 72
+_mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None) if sys.platform == "linux" else None
+if _mallinfo2 is not None:
+    _mallinfo2.restype = _Mallinfo2
+
+
+def allocated() -> int:
+    """Return the bytes that are allocated in this process now, to compare with those of another moment.
+
+    Exact but for Python's small objects: the heap holds on to what is freed, so that its own growth says
+    little of a model of a few KiB. Without glibc it is that growth, in pages.
+    """
+    if _mallinfo2 is None:
+        return private()
+    info = _mallinfo2()
+    return int(info.uordblks) + int(info.hblkhd) + _SMALL * sys.getallocatedblocks()
 
 
 def _limit_files() -> list[Path]:

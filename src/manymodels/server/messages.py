@@ -83,7 +83,10 @@ class Loaded(msgspec.Struct, tag="loaded", array_like=True):
     """Worker to front: a `Load` succeeded."""
 
     job: int
+    #: Memory it takes; at least the size of its files, which it may read later.
     bytes: int
+    #: Whether that is what was seen to be allocated, and not the size of the files.
+    measured: bool
     seconds: float
     notes: list[str]
 
@@ -122,6 +125,8 @@ class Serves(msgspec.Struct, tag="serves", array_like=True):
     model: int
     name: str
     predictor: Predictor
+    #: Memory the model takes now, in bytes.
+    bytes: int
 
 
 class Memory(msgspec.Struct, tag="memory", array_like=True):

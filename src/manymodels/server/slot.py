@@ -297,7 +297,7 @@ class Slot(asyncio.Protocol):
             self._hand_back(list(zip(job.calls, message.outcomes, strict=False)))  # none, if moved elsewhere
         elif isinstance(message, Loaded):
             self.loading.discard(job.resident)
-            self._hold(job.resident, message.bytes)
+            self.weigh(job.resident, message.bytes)
             self._owner.on_loaded(self, job.resident, message)
             job.finish()
         elif isinstance(message, Failed) and job.kind is Load:
@@ -369,7 +369,8 @@ class Slot(asyncio.Protocol):
         for calls in self.pending.values():
             yield from calls
 
-    def _hold(self, resident: Resident, count: int) -> None:
+    def weigh(self, resident: Resident, count: int) -> None:
+        """Take note of the bytes that a model takes here."""
         self.bytes += count - self.held.get(resident, 0)
         self.held[resident] = count
 

@@ -192,6 +192,7 @@ class WorkerPool(Holder[Resident]):
             self._replicas.note(resident, slot, time.monotonic())
             self._recovery.settle(resident)
         resident.bytes = message.bytes
+        resident.measured = message.measured
         resident.load_seconds = message.seconds
         resident.notes = message.notes
 
@@ -200,6 +201,9 @@ class WorkerPool(Holder[Resident]):
         resident = self._residents.get(message.name)
         if resident is not None and resident.number == message.model:
             resident.predictor = message.predictor
+            if resident in slot.held:
+                slot.weigh(resident, message.bytes)
+                resident.bytes = message.bytes
 
     def on_memory(self, slot: Slot) -> None:
         """Look whether the worker leaks."""

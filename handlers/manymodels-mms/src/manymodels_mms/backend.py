@@ -176,6 +176,7 @@ class MmsServer(Holder[Resident]):
             raise
         run.pids = tuple(report.pid for report in reports)
         resident.bytes = await engine.taken(run.name, run.pids)
+        resident.measured = True
         resident.load_seconds = max(report.seconds for report in reports)
         resident.notes = tuple(reports[0].notes)
         if run.exited.done():  # it was loaded and ended at once

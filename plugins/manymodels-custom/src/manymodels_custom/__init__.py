@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from manymodels import Artifact, Batch, Context, ModelSettings, hookimpl
+from manymodels import Accelerated, Artifact, Batch, Context, ModelSettings, hookimpl
 
 from .location import own_script
 from .model import ScriptModel
@@ -48,6 +48,12 @@ def output_fn(prediction: Any, model: ScriptModel, accept: str, context: Context
 def batch(model: ScriptModel, context: Context) -> Batch | None:
     """Join invocations as the framework does, where it answers them alone."""
     return model.batch(context)
+
+
+@hookimpl
+def accelerate(model: ScriptModel, context: Context) -> Accelerated | None:
+    """Predict as fast as the framework can, where it is the framework that predicts."""
+    return model.accelerate(context)
 
 
 @hookimpl

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import traceback
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from manymodels import Artifact, Batch, Context, codecs
+from manymodels import Accelerated, Artifact, Batch, Context, codecs
 from manymodels.errors import LoadFailed, ManyModelsError, PredictionFailed
 
 from .location import find_script
@@ -95,6 +96,20 @@ class ScriptModel:
         if self._framework is None or self._functions.keys() & {"input_fn", "output_fn"}:
             return None
         return self._framework.batch(self._model, context)
+
+    def accelerate(self, context: Context) -> Accelerated | None:
+        """Return the framework's faster predictor, if it is the framework that predicts."""
+        if self._framework is None:
+            return None
+        offer: Accelerated | None = self._run(PredictionFailed, self._framework.accelerate, self._model, context)
+        return None if offer is None else dataclasses.replace(offer, predict=self._in_scope(offer.predict))
+
+    def _in_scope(self, predict: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def call(data: Any) -> Any:
+            with self._scope:  # a step of the model may be the script's own
+                return predict(data)
+
+        return call
 
     def close(self, context: Context) -> None:
         """Let the framework unload what it loaded, and the import system forget the script."""
