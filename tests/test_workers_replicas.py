@@ -104,3 +104,15 @@ async def test_a_copy_takes_over_from_its_home(toys: Toys) -> None:
         os.kill(first, signal.SIGKILL)
         await until(lambda: pool.describe("hot").workers == (copy,), "its end is noticed")
         assert (await ask(pool, "hot"))["model"] == "hot"
+
+
+async def test_a_copy_that_brings_nothing_is_let_go_of(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas, "GAIN", 1000.0)
+    async with running() as pool:
+        await toys.load(pool, "hot")
+        first = home(pool, "hot")
+        async with asked(pool, "hot") as pids:
+            await until(lambda: len(pids) == 2, "another worker answers too")
+            await until(lambda: pool.describe("hot").workers == (first,), "the copy is let go of")
+            await asyncio.sleep(0.4)
+            assert pool.describe("hot").workers == (first,)

@@ -37,6 +37,8 @@ class Resident(Held):
     copies: list[Slot] = field(default_factory=list)
     #: The slot it has for itself, once it has shown that it is no good neighbour.
     own: Slot | None = None
+    #: Invocations answered since somebody looked.
+    answered: int = 0
     #: Most invocations in one frame while other models are asked too.
     share: int = SHARE
     #: What workers know it by: a name may come back for another model before the worker let go of the first.
@@ -49,6 +51,7 @@ class Resident(Held):
 
     def learn(self, outcomes: Sequence[Answer | Failure], elapsed: float) -> None:
         """Set how many invocations a frame may have, after a group that took a worker `elapsed` seconds."""
+        self.answered += len(outcomes)
         seconds = next(
             (outcome.timings.get("predict", 0.0) for outcome in outcomes if isinstance(outcome, Answer)), 0.0
         )
