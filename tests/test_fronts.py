@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -169,6 +170,26 @@ def test_stops_after_what_was_begun(folder: Path, tmp_path: Path) -> None:
             with running.makefile("rb") as file:
                 reply = read_reply(file)
             assert (reply.status, reply.headers["connection"]) == (200, "close")
+        assert server.process.wait(PATIENCE) == 0
+
+
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_a_second_interrupt_does_not_wait(folder: Path, tmp_path: Path, count: str) -> None:
+    script(folder / "store", f"endless{count}", waits(tmp_path / "gate"))
+    options = ["--workers", "1", "--fronts", count, "--invocation-timeout", "5"]
+    with serve(tmp_path, folder / "store", *options) as server:
+        with server.connect() as idle, server.connect() as running:
+            running.sendall(request(f"endless{count}"))
+            until((tmp_path / "gate.waiting").exists, "the model waits")
+            idle.sendall(b"GET /ping HTTP/1.1\r\nHost: here\r\n\r\n")
+            with idle.makefile("rb") as file:
+                read_reply(file)
+            server.process.send_signal(signal.SIGINT)
+            assert idle.recv(1) == b""  # the first has been noticed
+            server.process.send_signal(signal.SIGINT)
+            with contextlib.suppress(ConnectionError):
+                assert running.recv(1) == b""
+            (tmp_path / "gate").touch()
         assert server.process.wait(PATIENCE) == 0
 
 

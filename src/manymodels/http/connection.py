@@ -308,4 +308,5 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """End the connection now."""
+        self._ended = True
         self._transport.abort()

@@ -82,6 +82,11 @@ class Fronts:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
 
+    def abort(self) -> None:
+        """End the fronts now."""
+        for task in self._tasks:
+            task.cancel()
+
     async def _keep(self, sock: socket.socket) -> None:
         """Run a front, again and again."""
         loop = asyncio.get_running_loop()

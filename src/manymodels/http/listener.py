@@ -57,6 +57,10 @@ class Listener:
         end = self._loop.time() + grace
         while self.connections and self._loop.time() < end:  # noqa: ASYNC110 - at the end only
             await asyncio.sleep(POLL)
+        self.abort()
+        self._timer.cancel()
+
+    def abort(self) -> None:
+        """End all connections now."""
         for connection in list(self.connections):
             connection.abort()
-        self._timer.cancel()

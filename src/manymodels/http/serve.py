@@ -41,31 +41,33 @@ async def _run(role: Role, settings: Settings, socks: Sequence[socket.socket], r
     stop = asyncio.Event()
     await role.start()
     try:
+        loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, stop.set)
         for sock in socks:
             sock.listen(BACKLOG)  # before it is told that it can be connected to
-        async with _serving(role, settings, socks):
+        async with _serving(role, settings, socks) as serving:
             heap.freeze()
             ready(socks[0].getsockname()[1])
             await stop.wait()
+            loop.add_signal_handler(signal.SIGINT, serving.abort)  # who presses Ctrl-C again does not want to wait
     finally:
         await role.stop()
 
 
 @asynccontextmanager
-async def _serving(role: Role, settings: Settings, socks: Sequence[socket.socket]) -> AsyncIterator[None]:
+async def _serving(role: Role, settings: Settings, socks: Sequence[socket.socket]) -> AsyncIterator[Listener | Fronts]:
     """Answer what comes: in this process, or if there are several sockets in one process for each."""
     app = create_app(role, settings)
     if len(socks) == 1:
         listener = Listener(app, int(settings.max_body), settings.receive_timeout)
         await listener.start(socks[0])
-        yield
+        yield listener
         await listener.stop(GRACE)
     else:
         fronts = Fronts(app, settings, GRACE)
         fronts.start(socks)
-        yield
+        yield fronts
         await fronts.stop()
 
 
