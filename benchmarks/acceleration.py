@@ -24,7 +24,12 @@ import numpy as np
 import pandas as pd
 import xgboost
 from sklearn.compose import make_column_transformer
-from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    IsolationForest,
+    RandomForestClassifier,
+)
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.naive_bayes import GaussianNB
@@ -67,6 +72,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "RandomForest(100)": lambda: RandomForestClassifier(random_state=0).fit(_table, _labels),
     "GradientBoosting(100)": lambda: GradientBoostingClassifier(random_state=0).fit(_table, _labels),
     "HistGradientBoosting(100)": lambda: HistGradientBoostingClassifier(random_state=0).fit(_table, _labels),
+    "IsolationForest(100)": lambda: IsolationForest(random_state=0).fit(_table),
     "XGBoost(100)": lambda: xgboost.XGBClassifier(n_jobs=1).fit(_table, _labels),
     "scaler, logistic": lambda: make_pipeline(StandardScaler(), LogisticRegression()).fit(_table, _labels),
     "imputer, polynomial, ridge": lambda: make_pipeline(SimpleImputer(), PolynomialFeatures(2), Ridge()).fit(

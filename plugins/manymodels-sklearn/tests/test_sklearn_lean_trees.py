@@ -15,6 +15,7 @@ from sklearn.ensemble import (
     GradientBoostingRegressor,
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
+    IsolationForest,
     RandomForestClassifier,
     RandomForestRegressor,
 )
@@ -89,6 +90,13 @@ def test_regressors(make: Any, seed: int, width: int) -> None:
     assert_same(make(seed).fit(drawn, np.abs(drawn.sum(axis=1)) + drawn[:, 0] ** 2), width, drawn)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_isolation(seed: int) -> None:
+    drawn = table(seed, 4)
+    model = IsolationForest(n_estimators=15, contamination=0.2, max_samples=20 + 20 * seed, random_state=seed)
+    assert_same(model.fit(drawn), 4, drawn, drawn * 3)
+
+
 def test_integer_and_boolean_labels() -> None:
     drawn = table(3, 4)
     for labels in ((drawn[:, 0] > 0), (drawn[:, 0] > 0).astype(np.int32) * 7 - 3):
@@ -143,6 +151,8 @@ def test_what_has_no_lean_form() -> None:
         DecisionTreeRegressor().fit(drawn, two),
         strata.fit(drawn, labels),
         learned.fit(drawn, labels),
+        IsolationForest(n_estimators=3, max_features=2).fit(drawn),
+        IsolationForest(n_estimators=3, max_samples=1).fit(drawn),
         categories.fit(np.abs(drawn).round() % 5, labels),
     ):
         with pytest.raises(NotLean):

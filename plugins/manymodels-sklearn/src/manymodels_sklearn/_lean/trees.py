@@ -138,16 +138,26 @@ def _sum(leaves: Array) -> Array:
 
 def _forest_scores(trees: Sequence[Any]) -> Scores:
     """Return the mean over a forest's trees, which are scikit-learn's ``tree_``."""
-    first, *others = walks = [tree.predict for tree in trees]
+    total = _forest_sum(trees, [tree.__getstate__()["values"] for tree in trees], [tree.predict for tree in trees])
+    return lambda table: total(table) / len(trees)
+
+
+def _forest_sum(trees: Sequence[Any], values: Sequence[Array], walks: Sequence[Scores]) -> Scores:
+    """Return the sum over a forest's trees.
+
+    :param values: of each tree's nodes.
+    :param walks: what gives a tree's values for the rows of a table, tree by tree.
+    """
+    first, *others = walks
 
     def each(table: Array) -> Array:
         total: Array = first(table)
         for walk in others:
             total += walk(table)
-        return total / len(walks)
+        return total
 
     states = [tree.__getstate__() for tree in trees]
-    parts, values = [state["nodes"] for state in states], [state["values"] for state in states]
+    parts = [state["nodes"] for state in states]
     if len(trees) == 1 or sum(part.nbytes for part in (*parts, *values)) > _MOST_BYTES:
         return each
     width = trees[0].n_features
@@ -158,7 +168,7 @@ def _forest_scores(trees: Sequence[Any]) -> Scores:
     content = {"nodes": nodes, "values": np.concatenate([room, *values])}
     tree.__setstate__({"max_depth": depth, "node_count": len(nodes), **content})
     leaves = _spread(len(trees), np.float32, tree.predict)
-    return lambda table: _sum(leaves(table)) / len(trees) if len(table) <= _FEW else each(table)
+    return lambda table: _sum(leaves(table)) if len(table) <= _FEW else each(table)
 
 
 def _one_output(model: Any) -> None:
@@ -198,6 +208,35 @@ def _forest_classifier(model: Any, source: Source) -> Predictor:
 def _forest_regressor(model: Any, source: Source) -> Predictor:
     trees = [estimator.tree_ for estimator in model.estimators_]
     return _regressor("lean forest", model, source, trees, _forest_scores(trees))
+
+
+@predictor("IsolationForest")
+def _isolation(model: Any, source: Source) -> Predictor:
+    from sklearn.ensemble._iforest import _average_path_length
+
+    if model._max_features != source.width:
+        raise NotLean("each tree has columns of its own")
+    trees = [estimator.tree_ for estimator in model.estimators_]
+    depths = [
+        (lengths + averages - 1.0).reshape(-1, 1, 1)
+        for lengths, averages in zip(model._decision_path_lengths, model._average_path_length_per_tree, strict=True)
+    ]
+
+    def walk(tree: Any, own: Array) -> Scores:
+        return lambda table: own[tree.apply(table)][:, 0]
+
+    total = _forest_sum(trees, depths, [walk(tree, own) for tree, own in zip(trees, depths, strict=True)])
+    # What a tree of as many rows is deep on average; for a single row there is nothing to divide by.
+    usual = len(trees) * _average_path_length([model._max_samples])
+    if not usual.all():
+        raise NotLean("trained on a row for each tree")
+    offset = model.offset_
+
+    def predict(table: Array) -> Any:
+        scores = -(2 ** -(total(table)[:, 0] / usual)) - offset
+        return np.where(scores < 0, -1, 1)
+
+    return Predictor("lean forest", _float32, predict, None, _tree_values(source, trees))
 
 
 # -- Gradient boosting --
