@@ -21,7 +21,7 @@ from manymodels.errors import (
 )
 from manymodels.invocation import Answer
 from manymodels.metrics import Metrics, ServerState
-from manymodels.metrics.exposition import DEFINITIONS, render
+from manymodels.metrics.exposition import DEFINITIONS, Snapshot
 from manymodels.metrics.histogram import Histogram
 from manymodels.metrics.tenants import HALF_LIFE, MOST, OTHER, REVIEW, TERM, Tenants
 
@@ -46,7 +46,7 @@ def answer(status: int = 200, **timings: float) -> Answer:
 
 def samples(metrics: Metrics, state: ServerState = STATE) -> dict[Key, float]:
     """Return what Prometheus reads."""
-    text = render(metrics, state, "").body.decode()
+    text = Snapshot(metrics, state).render("").body.decode()
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in parse_text(text)
@@ -246,7 +246,7 @@ def test_hostile_names_are_read_back(accept: str) -> None:
     for name in HOSTILE:
         metrics.answered(name, answer(), 0.001)
     parse = parse_openmetrics if "openmetrics" in accept else parse_text
-    families = list(parse(render(metrics, STATE, accept).body.decode()))
+    families = list(parse(Snapshot(metrics, STATE).render(accept).body.decode()))
     assert {family.name for family in families} >= {definition.family for definition in DEFINITIONS}
     read = {sample.labels["model"] for family in families for sample in family.samples if "model" in sample.labels}
     assert read == {OTHER, *(name.encode(errors="backslashreplace").decode() for name in HOSTILE)}
@@ -254,8 +254,10 @@ def test_hostile_names_are_read_back(accept: str) -> None:
 
 def test_prometheus_gets_the_form_it_asks_for() -> None:
     metrics = Metrics(10)
-    assert render(metrics, STATE, "*/*").content_type.startswith("text/plain")
-    newer = render(metrics, STATE, "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2")
+    assert Snapshot(metrics, STATE).render("*/*").content_type.startswith("text/plain")
+    newer = Snapshot(metrics, STATE).render(
+        "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2"
+    )
     assert newer.content_type.startswith("application/openmetrics-text; version=1.0.0")
     assert newer.body.endswith(b"# EOF\n")
 

@@ -11,7 +11,7 @@ from typing import TypeVar, cast
 from ..errors import ManyModelsError, Overloaded, PredictionFailed
 from ..invocation import Answer, Invocation
 from ..metrics.cloudwatch import CloudWatch
-from ..metrics.exposition import render
+from ..metrics.exposition import Snapshot
 from ..server import ModelDescription, ModelServer
 from ..settings import Settings
 
@@ -60,7 +60,8 @@ class Measured:
 
     async def metrics(self, accept: str) -> Answer:
         """Return the metrics for Prometheus."""
-        return render(self._metrics, self._server.state(), accept)
+        snapshot = Snapshot(self._metrics, self._server.state())
+        return await asyncio.get_running_loop().run_in_executor(None, snapshot.render, accept)
 
 
 def counted(invoke: F) -> F:

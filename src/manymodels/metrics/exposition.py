@@ -211,36 +211,39 @@ def _bound(bound: float) -> str:
     return "+Inf" if math.isinf(bound) else repr(bound)
 
 
-class _Collector(Collector):
+class Snapshot(Collector):
+    """All metrics at a moment; taking it is quick, and rendering it can be left to another thread."""
+
     def __init__(self, metrics: Metrics, state: ServerState) -> None:
-        self._metrics = metrics
-        self._state = state
+        metrics.tenants.review()
+        self._families = [_family(definition, metrics, state) for definition in DEFINITIONS]
 
-    def collect(self) -> Iterator[Metric]:
-        """Yield every metric with its present values."""
-        for definition in DEFINITIONS:
-            family = definition.kind(definition.family, definition.help, labels=definition.labels)
-            for labels, value in definition.read(self._metrics, self._state):
-                # Names of files that are not UTF-8 come with lone surrogates.
-                shown = [label.encode(errors="backslashreplace").decode() for label in labels]
-                if isinstance(family, HistogramMetricFamily):
-                    assert isinstance(value, Histogram)
-                    buckets = [(_bound(bound), float(count)) for bound, count in value.cumulative()]
-                    family.add_metric(shown, buckets, value.sum)
-                else:
-                    assert not isinstance(value, Histogram)
-                    family.add_metric(shown, value)
-            yield family
+    def collect(self) -> list[Metric]:
+        """Return every metric with its values."""
+        return self._families
+
+    def render(self, accept: str) -> Answer:
+        """Return the body of ``GET /metrics``.
+
+        :param accept: the Accept header: Prometheus asks for OpenMetrics in it.
+        """
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        ProcessCollector(registry=registry)
+        encode, content_type = choose_encoder(accept)
+        return Answer(encode(registry), content_type)
 
 
-def render(metrics: Metrics, state: ServerState, accept: str) -> Answer:
-    """Return the body of ``GET /metrics``.
-
-    :param accept: the Accept header: Prometheus asks for OpenMetrics in it.
-    """
-    metrics.tenants.review()
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(metrics, state))
-    ProcessCollector(registry=registry)
-    encode, content_type = choose_encoder(accept)
-    return Answer(encode(registry), content_type)
+def _family(definition: Definition, metrics: Metrics, state: ServerState) -> Metric:
+    family = definition.kind(definition.family, definition.help, labels=definition.labels)
+    for labels, value in definition.read(metrics, state):
+        # Names of files that are not UTF-8 come with lone surrogates.
+        shown = [label.encode(errors="backslashreplace").decode() for label in labels]
+        if isinstance(family, HistogramMetricFamily):
+            assert isinstance(value, Histogram)
+            buckets = [(_bound(bound), float(count)) for bound, count in value.cumulative()]
+            family.add_metric(shown, buckets, value.sum)
+        else:
+            assert not isinstance(value, Histogram)
+            family.add_metric(shown, value)
+    return family
