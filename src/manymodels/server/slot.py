@@ -236,6 +236,7 @@ class Slot(asyncio.Protocol):
                 calls, taken = self._take(resident, room)
                 room -= taken
                 if calls:
+                    self._batched(len(calls))
                     jobs.append(Job(resident, calls))
         ordered = [loads.popleft()] if loads else []
         if wanted is not None and all(job.resident is not wanted for job in (*ordered, *loads)):
