@@ -12,6 +12,7 @@ from ..plugins import Plugins
 from ..settings import load
 from .client import invoke, models
 from .local import check, package
+from .replay import replay
 from .serve import serve
 from .show import plugins, settings
 from .train import train
@@ -67,7 +68,7 @@ def cli() -> None:
     """Serve thousands of small models, each named by TargetModel and loaded on demand."""
 
 
-for _command in (check, invoke, models, package, plugins, serve, settings, train):
+for _command in (check, invoke, models, package, plugins, replay, serve, settings, train):
     cli.add_command(_command)
 
 
