@@ -131,6 +131,8 @@ def _type(field: FieldInfo) -> str:
         return " or ".join(f"`{choice}`" for choice in get_args(kind))
     if get_origin(kind) is tuple:
         return "names"
+    if isinstance(field.json_schema_extra, dict):
+        return str(field.json_schema_extra["metavar"]).lower()
     return next((text for known, text in _TYPES.items() if known in (kind, *get_args(kind))), "text")
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
 import psutil
 import pytest
+from click.testing import CliRunner
 from serving import Server, iris, script, serve, until, waits
 from sklearn.neighbors import KNeighborsRegressor
+
+from manymodels.cli import cli
 
 BUDGET = 160 << 20
 SIZE = 24 << 20
@@ -46,7 +51,7 @@ def gate(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def running(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with room for a few of the models."""
-    options = ("--workers", "2", "--memory", str(BUDGET), "--slow-after", "0.1")
+    options = ("--workers", "2", "--memory", str(BUDGET), "--slow-after", "0.1", "--eviction", "lru")
     with serve(tmp_path_factory.mktemp("small"), root, *options) as server:
         yield server
 
@@ -176,3 +181,28 @@ def predict_fn(data, model):
     loaded = private(small)
     assert small.client.delete(f"/models/{name}").status_code == 200
     assert loaded - private(small) >= 60 << 20
+
+
+def test_the_journal_says_what_left(small: Server) -> None:
+    for name in (*MODELS, *MODELS):
+        small.predict(name, [POINT])
+    pages: list[dict[str, Any]] = []
+    token = ""
+    while not pages or token:
+        page = small.client.get("/evictions", params={"limit": 3, "next_page_token": token}).json()
+        pages += page["evictions"]
+        token = page.get("nextPageToken", "")
+        assert len(page["evictions"]) == 3 or not token
+    assert [left["number"] for left in pages] == list(range(len(pages), 0, -1))
+    rooms = [left for left in pages if left["reason"] == "room" and left["modelName"] in MODELS]
+    assert rooms
+    assert rooms[0]["bytes"] >= SIZE
+    assert rooms[0]["loadSeconds"] > 0
+    assert rooms[0]["uses"] >= 1
+    for query in ({"next_page_token": "bm9uZQ=="}, {"limit": "x"}):
+        assert small.client.get("/evictions", params=query).status_code == 400
+    done = CliRunner().invoke(cli, ["evictions", "--url", small.url, "--limit", "2", "--json"])
+    assert [left["number"] for left in json.loads(done.output)] == [len(pages), len(pages) - 1]
+    done = CliRunner().invoke(cli, ["evictions", "--url", small.url])
+    assert done.output.splitlines()[0].split() == ["Left", "Artifact", "Reason", "Memory", "Load", "Uses", "Idle"]
+    assert pages[0]["modelName"] in done.output

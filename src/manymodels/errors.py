@@ -147,6 +147,8 @@ class OutOfMemory(ManyModelsError):
     retry_after = 1
     #: Whether it may be loaded once other models are unloaded.
     eviction_helps: bool = False
+    #: Bytes that have to be free for it first, where that is known.
+    missing: int = 0
 
 
 class ModelNotReady(ManyModelsError):

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, ByteSize, Field, ValidationError, field_validator
+from pydantic import AliasChoices, ByteSize, Field, FilePath, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from . import sagemaker
@@ -118,6 +118,36 @@ class Settings(BaseSettings):
         validation_alias=_env("store_refresh"),
         description="Seconds for which a loaded model is served before the store is asked again if it changed.",
     )
+    eviction: Literal["lhd", "lru"] = Field(
+        "lhd",
+        validation_alias=_env("eviction"),
+        description="Which model leaves when there is no room: lhd, the one whose bytes save the fewest seconds of "
+        "loading, or lru, the least recently used.",
+    )
+    pin: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        validation_alias=_env("pin"),
+        description="Names of models, or patterns such as team/*, separated by commas: they are loaded at the start "
+        "and never leave to make room.",
+    )
+    idle_ttl: float | None = Field(
+        None,
+        gt=0,
+        validation_alias=_env("idle_ttl"),
+        description="Seconds after which a model that nobody asks for is unloaded; never unless set.",
+    )
+    trace: Path | None = Field(
+        None,
+        validation_alias=_env("trace"),
+        description="File to which invocations are appended, for manymodels replay and --warm-up; about 40 bytes each.",
+        json_schema_extra={"metavar": "FILE"},
+    )
+    warm_up: FilePath | None = Field(
+        None,
+        validation_alias=_env("warm_up"),
+        description="A trace: what it asks for most is loaded at the start, as far as there is room.",
+        json_schema_extra={"metavar": "FILE"},
+    )
     queue_size: int = Field(
         4096,
         ge=1,
@@ -210,7 +240,7 @@ class Settings(BaseSettings):
         """Ignore what Kubernetes sets for a Service named ``manymodels``: MANYMODELS_PORT=tcp://10.0.0.1:8080."""
         return 8080 if str(value).startswith("tcp://") else value
 
-    @field_validator("block_plugins", mode="before")
+    @field_validator("block_plugins", "pin", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value

@@ -10,7 +10,7 @@ from .. import __version__
 from ..errors import ManyModelsError, PluginError, SettingsError
 from ..plugins import Plugins
 from ..settings import load
-from .client import invoke, models
+from .client import evictions, invoke, models
 from .local import check, package
 from .replay import replay
 from .serve import serve
@@ -68,7 +68,7 @@ def cli() -> None:
     """Serve thousands of small models, each named by TargetModel and loaded on demand."""
 
 
-for _command in (check, invoke, models, package, plugins, replay, serve, settings, train):
+for _command in (check, evictions, invoke, models, package, plugins, replay, serve, settings, train):
     cli.add_command(_command)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -77,6 +79,35 @@ def models(url: str, *, as_json: bool) -> None:
     rows = [(name, *_described(loaded.get(name))) for name in names]
     print_table(("Artifact", "Plugin", "Memory", "Load", "Notes"), rows)
     click.echo(f"{len(names)} artifact{'' if len(names) == 1 else 's'}, {len(loaded)} loaded")
+
+
+@click.command()
+@url_option
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="How many.")
+@as_json_option
+def evictions(url: str, limit: int, *, as_json: bool) -> None:
+    """Show which models left a running server, the newest first.
+
+    Why each left, what it took and what loading it again costs; how often it was asked for, and
+    for how long it was not before it left.
+    """
+    left = list(itertools.islice(_pages(url, "/evictions", "evictions"), limit))
+    if as_json:
+        print_json(left)
+        return
+    rows = [
+        (
+            time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(eviction["time"])),
+            eviction["modelName"],
+            eviction["reason"],
+            size(eviction["bytes"]),
+            f"{eviction['loadSeconds'] * 1e3:.0f} ms",
+            str(eviction["uses"]),
+            f"{eviction['idleSeconds']:.1f} s",
+        )
+        for eviction in left
+    ]
+    print_table(("Left", "Artifact", "Reason", "Memory", "Load", "Uses", "Idle"), rows)
 
 
 def _described(model: dict[str, Any] | None) -> tuple[str, str, str, str]:

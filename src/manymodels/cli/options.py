@@ -39,6 +39,9 @@ def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=help_text)
     if get_origin(kind) is Literal:
         return click.option(flag, name, type=click.Choice(get_args(kind)), help=help_text)
+    extra = field.json_schema_extra
+    if isinstance(extra, dict) and "metavar" in extra:
+        return click.option(flag, name, metavar=str(extra["metavar"]), help=help_text)
     metavar = next((text for known, text in _METAVARS.items() if known in (kind, *get_args(kind))), "TEXT")
     return click.option(flag, name, metavar=metavar, help=help_text)
 

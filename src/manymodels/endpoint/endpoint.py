@@ -8,11 +8,11 @@ import itertools
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..artifact import Artifact
 from ..errors import (
@@ -26,10 +26,14 @@ from ..errors import (
 )
 from ..invocation import Answer, Invocation
 from ..plugins import Binding, Plugins
-from ..server import ModelServer
+from ..server import ModelDescription, ModelServer
 from ..settings import Settings
 from ..store import Found, Store
+from .journal import Eviction
 from .measured import Measured, counted
+from .residents import Resident, Residents
+from .trace import Recorder
+from .warm_up import retire, warm_up
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -51,25 +55,17 @@ THREADS = 32
 SAMPLE = 100
 SAMPLE_SIZE = 16 << 20
 SAMPLE_SECONDS = 2.0
-#: Why a model is unloaded, in the metrics and in the log.
-REASONS = {
-    "room": "to make room",
-    "replaced": "its artifact was replaced",
-    "gone": "its artifact is gone",
-    "request": "on request",
-}
 
 
 @dataclass
-class _Resident:
-    """A loaded model."""
+class _Opened:
+    """What a look at the store found."""
 
     found: Found
-    #: When the store is to be asked again, by the monotonic clock.
-    fresh_until: float
-    in_use: int = 0
-    #: Set when the last invocation ended, for who waits to unload it.
-    idle: asyncio.Event | None = None
+    #: Its files, its plugins, its bytes, and whether it is to be alone; None where the version was known.
+    files: tuple[Path, Binding, int, bool] | None = None
+    #: Why it could not be opened.
+    error: LoadFailed | None = None
 
 
 @dataclass
@@ -100,8 +96,10 @@ class Endpoint(Measured):
         self._store = store
         self._plugins = plugins
         self._model_settings = settings.model_settings()
-        #: Least recently used first.
-        self._residents: OrderedDict[str, _Resident] = OrderedDict()
+        self._recorder = Recorder(settings.trace) if settings.trace is not None else None
+        self._residents = Residents(settings.eviction, settings.pin, self._recorder)
+        #: Warming up, and unloading what nobody asks for.
+        self._chores: list[asyncio.Task[None]] = []
         self._flights: dict[str, asyncio.Task[_Timings]] = {}
         #: Models being unloaded; set once they are.
         self._leaving: dict[str, asyncio.Event] = {}
@@ -112,6 +110,10 @@ class Endpoint(Measured):
         self._late_until = 0.0
         #: Set when there may be room, or a model to evict, for a load that waits for it.
         self._room = asyncio.Event()
+        #: Held by the load that makes room.
+        self._making_room = asyncio.Lock()
+        #: When room was last made, by the loop's clock.
+        self._made_room = 0.0
         # The loop's own pool is too small for many slow stores, and is the server's for other things.
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
 
@@ -120,6 +122,12 @@ class Endpoint(Measured):
     async def start(self) -> None:
         """Start the model server, with the frameworks that the store needs imported in advance."""
         await self._start(await self._in_thread(self._frameworks))
+        settings = self._settings
+        if settings.pin or settings.warm_up is not None:
+            chore = warm_up(self, self._store, self._residents, settings.pin, settings.warm_up)
+            self._chores.append(asyncio.create_task(chore))
+        if settings.idle_ttl is not None:
+            self._chores.append(asyncio.create_task(retire(self, self._residents, settings.idle_ttl)))
 
     def _frameworks(self) -> list[str] | None:
         """Return the plugins that a sample of the store needs; None, for all, where that says nothing."""
@@ -130,10 +138,14 @@ class Endpoint(Measured):
                 found = self._store.find(target_model)
                 if found.size > SAMPLE_SIZE:
                     return None  # a framework imported in each worker instead takes more memory than all do here
-                _, _, binding = self._open(found)
+                opened = self._open(found)
+                if opened.error is not None:
+                    raise opened.error
             except ManyModelsError as error:
                 logger.warning("cannot be served: %s", error, extra={"model": target_model})
                 continue
+            assert opened.files is not None
+            binding = opened.files[1]
             names.update(name for name in (binding.plugin, binding.framework) if name is not None)
             if time.monotonic() > until:
                 break
@@ -141,9 +153,11 @@ class Endpoint(Measured):
 
     async def stop(self) -> None:
         """Stop the model server."""
-        for task in self._flights.values():
+        for task in (*self._chores, *self._flights.values()):
             task.cancel()
         await self._stop()
+        if self._recorder is not None:
+            await self._recorder.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     # -- Invocations --
@@ -158,10 +172,15 @@ class Endpoint(Measured):
             )
         timeout = self._settings.invocation_timeout
         resident = self._residents.get(target_model)
-        if resident is not None and time.monotonic() < resident.fresh_until:
-            self._metrics.hits += 1
-            return await self._invoke(target_model, resident, invocation, timeout)
         start = time.monotonic()
+        if resident is not None:
+            if start < resident.fresh_until:
+                self._metrics.hits += 1
+                return await self._invoke(resident, invocation, timeout)
+            answer = await self._invoke_while_looking(resident, invocation, timeout)
+            if answer is not None:
+                self._metrics.hits += 1
+                return answer
         deadline = min(start + timeout, invocation.deadline)
         timings = await self._ready(target_model, deadline)
         while (resident := self._residents.get(target_model)) is None:  # it had to make room for others at once
@@ -170,30 +189,39 @@ class Endpoint(Measured):
             self._metrics.missed(time.monotonic() - start)
         else:
             self._metrics.hits += 1
-        answer = await self._invoke(target_model, resident, invocation, max(start + timeout - time.monotonic(), 0.001))
+        answer = await self._invoke(resident, invocation, max(start + timeout - time.monotonic(), 0.001))
         answer.timings["fetch"] = timings.fetch
         answer.timings["load"] = timings.load
         return answer
 
-    async def _invoke(self, name: str, resident: _Resident, invocation: Invocation, timeout: float) -> Answer:
-        self._residents.move_to_end(name)
-        resident.in_use += 1
+    async def _invoke_while_looking(self, resident: Resident, invocation: Invocation, timeout: float) -> Answer | None:
+        """Answer while the store is asked whether this is still its version of the model; None if it is not."""
+        deadline = min(time.monotonic() + timeout, invocation.deadline)
+        self._flight(resident.name)
+        result: Answer | ManyModelsError
         try:
-            return await self._server.invoke(name, invocation, timeout)
+            result = await self._invoke(resident, invocation, timeout)
+        except ManyModelsError as error:
+            result = error
+        if resident.name in self._flights:
+            await self._ready(resident.name, deadline)
+        if self._residents.get(resident.name) is not resident:
+            return None
+        if isinstance(result, ManyModelsError):
+            raise result
+        return result
+
+    async def _invoke(self, resident: Resident, invocation: Invocation, timeout: float) -> Answer:
+        self._residents.begin(resident)
+        try:
+            return await self._server.invoke(resident.name, invocation, timeout)
         finally:
-            resident.in_use -= 1
-            if resident.in_use == 0:
+            if self._residents.end(resident):
                 self._room.set()
-                if resident.idle is not None:
-                    resident.idle.set()
 
     async def _ready(self, target_model: str, deadline: float) -> _Timings:
         """Wait until the model is loaded; whoever asks meanwhile waits for the same load."""
-        flight = self._flights.get(target_model)
-        if flight is None:
-            flight = asyncio.create_task(self._refresh(target_model))
-            self._flights[target_model] = flight
-            flight.add_done_callback(functools.partial(self._landed, target_model))
+        flight = self._flight(target_model)
         done, _ = await asyncio.wait([flight], timeout=deadline - time.monotonic())
         if not done:
             raise ModelNotReady(f"{target_model!r} is still being loaded; try again")
@@ -203,6 +231,14 @@ class Endpoint(Measured):
         if isinstance(error, ManyModelsError):
             raise error.again()
         return flight.result()
+
+    def _flight(self, target_model: str) -> asyncio.Task[_Timings]:
+        flight = self._flights.get(target_model)
+        if flight is None:
+            flight = asyncio.create_task(self._refresh(target_model))
+            self._flights[target_model] = flight
+            flight.add_done_callback(functools.partial(self._landed, target_model))
+        return flight
 
     def _landed(self, target_model: str, flight: asyncio.Task[_Timings]) -> None:
         self._flights.pop(target_model, None)
@@ -215,8 +251,9 @@ class Endpoint(Measured):
     async def _refresh(self, target_model: str) -> _Timings:
         """Bring the loaded model to the version in the store."""
         timings = _Timings()
+        start = time.monotonic()
         try:
-            found = await self._in_thread(lambda: self._store.find(target_model))
+            opened = await self._in_thread(functools.partial(self._look, target_model, self._known(target_model)))
         except ModelNotFound:
             await self._evict(target_model, "gone")
             await self._forget(target_model)
@@ -227,6 +264,7 @@ class Endpoint(Measured):
             logger.warning("served as it was loaded: %s", error, extra={"model": target_model})
             resident.fresh_until = time.monotonic() + self._settings.store_refresh
             return timings
+        found = opened.found
         if (leaving := self._leaving.get(target_model)) is not None:
             await leaving.wait()
         if (resident := self._residents.get(target_model)) is not None:
@@ -234,13 +272,20 @@ class Endpoint(Measured):
                 resident.fresh_until = time.monotonic() + self._settings.store_refresh
                 return timings
             await self._evict(target_model, "replaced")
-        if (opened := self._opened.get(target_model)) is not None and opened.version != found.version:
+        if (old := self._opened.get(target_model)) is not None and old.version != found.version:
             await self._forget(target_model)
         failure = self._failures.get(target_model)
         if failure is not None and failure.version == found.version and time.monotonic() < failure.until:
             raise failure.error
+        self._opened[target_model] = found
         try:
-            await self._load(found, timings)
+            if opened.files is None and opened.error is None:  # it was loaded, or refused, when the look began
+                opened = await self._in_thread(functools.partial(self._open, found))
+                found = self._opened[target_model] = opened.found
+            timings.fetch = time.monotonic() - start
+            if opened.error is not None:
+                raise opened.error
+            await self._load(opened, timings)
         except (LoadFailed, OutOfMemory) as error:
             logger.error("cannot be loaded: %s", error, extra={"model": target_model})
             self._metrics.load_failed(error)
@@ -251,24 +296,19 @@ class Endpoint(Measured):
         self._failures.pop(target_model, None)
         return timings
 
-    async def _load(self, found: Found, timings: _Timings) -> None:
+    async def _load(self, opened: _Opened, timings: _Timings) -> None:
+        found = opened.found
         name = found.target_model
+        assert opened.files is not None
+        path, binding, size, alone = opened.files
         start = time.monotonic()
-        self._opened[name] = found
-        found, path, binding = await self._in_thread(functools.partial(self._open, found))
-        self._opened[name] = found
-        timings.fetch = time.monotonic() - start
-        while True:
-            try:
-                description = await self._server.load(name, path, binding, found.version)
-                break
-            except OutOfMemory as error:
-                if not error.eviction_helps or not await self._make_room(error):
-                    raise
+        description = await self._load_with_room(
+            lambda: self._server.load(name, path, binding, found.version, size, isolated=alone)
+        )
         now = time.monotonic()
-        timings.load = now - start - timings.fetch
+        timings.load = now - start
         self._metrics.loaded(timings.load, timings.fetch)
-        self._residents[name] = _Resident(found, now + self._settings.store_refresh)
+        self._residents.add(found, description.bytes, description.load_seconds, now + self._settings.store_refresh)
         logger.info(
             "loaded",
             extra={
@@ -280,15 +320,32 @@ class Endpoint(Measured):
             },
         )
 
-    def _open(self, found: Found, tries: int = REPLACED) -> tuple[Found, Path, Binding]:
-        """Return the artifact's files and its plugin; one that is replaced meanwhile is found again."""
+    def _known(self, target_model: str) -> tuple[str, ...]:
+        """Return the versions of an artifact that need not be opened: what is loaded, and what cannot be."""
+        resident = self._residents.get(target_model)
+        failure = self._failures.get(target_model)
+        known = [] if resident is None else [resident.found.version]
+        if failure is not None and time.monotonic() < failure.until:
+            known.append(failure.version)
+        return tuple(known)
+
+    def _look(self, target_model: str, known: tuple[str, ...]) -> _Opened:
+        """Find an artifact, and open it if it is none of the known versions."""
+        found = self._store.find(target_model)
+        return _Opened(found) if found.version in known else self._open(found)
+
+    def _open(self, found: Found, tries: int = REPLACED) -> _Opened:
+        """Fetch the artifact's files and bind its plugin; one that is replaced meanwhile is found again."""
         try:
             path = self._store.open(found)
-            return found, path, self._plugins.bind(Artifact(path, found.target_model), self._model_settings)
-        except LoadFailed:
+            artifact = Artifact(path, found.target_model)
+            binding = self._plugins.bind(artifact, self._model_settings)
+            size = artifact.size if found.kind == "archive" else found.size
+            return _Opened(found, (path, binding, size, artifact.manifest.isolated))
+        except LoadFailed as error:
             newer = self._store.find(found.target_model)
             if newer.version == found.version or tries == 1:
-                raise
+                return _Opened(found, error=error)
         return self._open(newer, tries - 1)
 
     def _remember(self, target_model: str, version: str, error: ManyModelsError) -> None:
@@ -306,34 +363,64 @@ class Endpoint(Measured):
 
     # -- Making room --
 
-    async def _make_room(self, error: OutOfMemory) -> bool:
-        """Evict the least recently used model that is not in use; False if there is none for a while.
+    async def _load_with_room(self, load: Callable[[], Coroutine[Any, Any, ModelDescription]]) -> ModelDescription:
+        """Load a model, and evict others where there is no room for it."""
+        tried = False
+        loading = asyncio.create_task(load())
+        try:
+            while True:
+                try:
+                    return await loading
+                except OutOfMemory as error:
+                    if not error.eviction_helps:
+                        raise
+                    full = error
+                # One at a time, so that no two loads count on the same room; each looks again once it is its turn.
+                began = asyncio.get_running_loop().time()
+                async with self._making_room:
+                    while True:
+                        if tried and not await self._evict_for(full, began):
+                            raise full
+                        loading = asyncio.create_task(load())
+                        await asyncio.sleep(0)  # what there is no room for has failed by then, as a rule
+                        tried = True
+                        if not loading.done() or not isinstance(again := loading.exception(), OutOfMemory):
+                            self._late_until = 0.0
+                            break
+                        full = again
+                        if not full.eviction_helps:
+                            raise full
+        finally:
+            loading.cancel()
 
-        Where the memory of the last one is not free yet, it is waited for, instead of evicting more in vain.
-        """
+    async def _evict_for(self, error: OutOfMemory, began: float) -> bool:
+        """Evict models for a load, or wait for memory that is free soon; False if there were none for a while."""
         loop = asyncio.get_running_loop()
-        if loop.time() < self._late_until:
+        if loop.time() < (late_until := self._late_until):
             await asyncio.sleep(ROOM_POLL)
-            return loop.time() < self._late_until
-        until = loop.time() + ROOM_WAIT
+            return loop.time() < late_until
+        # Others that were given room meanwhile are no reason to give up.
+        until = max(began, self._made_room) + ROOM_WAIT
         while True:
-            victim = next((name for name, resident in self._residents.items() if resident.in_use == 0), None)
-            if victim is not None:
-                await self._evict(victim, "room")
-                return True
             self._room.clear()
+            names, enough = self._residents.victims(max(error.missing, 1))
+            if names and (enough or loop.time() >= until):
+                await asyncio.gather(*(self._evict(name, "room") for name in names))
+                self._made_room = loop.time()
+                return True
             try:
-                await asyncio.wait_for(self._room.wait(), until - loop.time())
+                await asyncio.wait_for(self._room.wait(), max(until - loop.time(), 0))
             except asyncio.TimeoutError:
-                logger.warning("%s, and all loaded models are in use", error)
-                return False
+                if not names:
+                    logger.warning("%s, and all loaded models are in use", error)
+                    return False
 
     async def _evict(self, name: str, reason: str) -> None:
         """Unload a model once its last invocation has ended.
 
         :param reason: a key of `REASONS`.
         """
-        resident = self._residents.pop(name, None)
+        resident = self._residents.remove(name, reason)
         if resident is None:
             return
         start = time.monotonic()
@@ -348,9 +435,33 @@ class Endpoint(Measured):
             del self._leaving[name]
             left.set()
         self._metrics.evicted(reason, time.monotonic() - start)
-        logger.info("unloaded %s", REASONS[reason], extra={"model": name})
-        if reason != "room":
+        if reason not in ("room", "idle"):
             await self._forget(name)
+
+    def evictions(self, before: int | None, limit: int) -> list[Eviction]:
+        """Return the newest evictions, of those with a number below `before` if it is given."""
+        return self._residents.evictions(before, limit)
+
+    # -- What is done without being asked --
+
+    def fullness(self) -> float:
+        """Return the share of the memory that is taken."""
+        state = self._server.state()
+        return state.bytes / state.budget
+
+    async def stand_back(self, seconds: float) -> None:
+        """Wait until no load is under way, or the time is up."""
+        if self._flights:
+            await asyncio.wait(self._flights.values(), timeout=seconds)
+
+    async def warm(self, name: str) -> None:
+        """Load a model if it is not there."""
+        if name not in self._residents:
+            await self._ready(name, time.monotonic() + self._settings.load_timeout)
+
+    async def retire(self, name: str) -> None:
+        """Unload a model that nobody asks for."""
+        await self._evict(name, "idle")
 
     # -- The container API --
 
@@ -360,7 +471,7 @@ class Endpoint(Measured):
         resident = self._residents.get(name)
         if resident is None:
             raise ModelNotFound(f"{name!r} is not loaded")
-        return await self._invoke(name, resident, invocation, self._settings.invocation_timeout)
+        return await self._invoke(resident, invocation, self._settings.invocation_timeout)
 
     async def load(self, name: str, url: str) -> None:
         """Load an artifact of the store; the name is its TargetModel, and `url` may only repeat it."""

@@ -14,6 +14,7 @@ from ..metrics.cloudwatch import CloudWatch
 from ..metrics.exposition import Snapshot
 from ..server import ModelDescription, ModelServer
 from ..settings import Settings
+from .journal import Eviction
 
 F = TypeVar("F", bound=Callable[..., Awaitable[Answer]])
 
@@ -57,6 +58,10 @@ class Measured:
     def describe(self, name: str) -> ModelDescription:
         """Return one loaded model."""
         return self._server.describe(name)
+
+    def evictions(self, before: int | None, limit: int) -> list[Eviction]:
+        """Return none: whoever loads and unloads keeps the journal."""
+        return []
 
     async def metrics(self, accept: str) -> Answer:
         """Return the metrics for Prometheus."""

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from ..invocation import Answer, Invocation
 from ..server import ModelDescription
+from .journal import Eviction
 
 
 class Role(Protocol):
@@ -59,6 +60,9 @@ class Role(Protocol):
 
     def artifacts(self) -> Iterator[str]:
         """Yield the TargetModels that can be invoked; blocks."""
+
+    def evictions(self, before: int | None, limit: int) -> list[Eviction]:
+        """Return the newest evictions, of those with a number below `before` if it is given."""
 
     async def metrics(self, accept: str) -> Answer:
         """Return the metrics for Prometheus.

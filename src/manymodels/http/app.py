@@ -120,6 +120,7 @@ class Application:
             Route("/models/{model}", Resource(container_error, GET=self.describe, DELETE=self.unload)),
             Route("/execution-parameters", Resource(container_error, GET=self.execution_parameters)),
             Route("/artifacts", Resource(container_error, GET=self.list_artifacts)),
+            Route("/evictions", Resource(container_error, GET=self.list_evictions)),
         ]
 
     # -- Invocations --
@@ -203,6 +204,17 @@ class Application:
             content["nextPageToken"] = token
         return Reply.json(200, content)
 
+    async def list_evictions(self, request: Request) -> Reply:
+        """``GET /evictions``: which models left and why, the newest first, a page at a time."""
+        limit, last = _asked(request.query)
+        if last and not (last.isdecimal() and len(last) < 20):
+            raise RequestError(f"next_page_token is of another list than this: {last!r}")
+        left = self._role.evictions(int(last) if last else None, limit + 1)
+        content: dict[str, Any] = {"evictions": msgspec.to_builtins(left[:limit])}
+        if len(left) > limit:
+            content["nextPageToken"] = _token(str(left[limit - 1].number))
+        return Reply.json(200, content)
+
     async def metrics(self, request: Request) -> Reply:
         """``GET /metrics``: the counts, for Prometheus."""
         result = await self._role.metrics(request.accept or "")
@@ -239,21 +251,30 @@ def _page(names: Iterator[str], query: bytes) -> tuple[list[str], str | None]:
 
     A token is the last name before its page, so that models which come and go meanwhile shift nothing.
     """
+    limit, last = _asked(query)
+    rest = itertools.dropwhile(lambda name: _key(name) <= _key(last), names) if last else names
+    page = list(itertools.islice(rest, limit + 1))
+    if len(page) <= limit:
+        return page, None
+    page.pop()
+    return page, _token(page[-1])
+
+
+def _asked(query: bytes) -> tuple[int, str]:
+    """Return how long a page is to be, and the last item of the page before, from its token."""
     values = parse_qs(query.decode("latin-1"))
     limit = values.get("limit", [str(PAGE)])[-1]
     if not limit.isdecimal() or len(limit) > len(str(PAGE)) or not 1 <= int(limit) <= PAGE:
         raise RequestError(f"limit is a number from 1 to {PAGE}, not {limit!r}")
     token = values.get("next_page_token", [""])[-1]
     try:
-        after = base64.b64decode(token, altchars="-_", validate=True).decode()
+        return int(limit), base64.b64decode(token, altchars="-_", validate=True).decode()
     except (binascii.Error, ValueError) as error:
         raise RequestError(f"next_page_token {token!r} is none that this server gave out") from error
-    rest = itertools.dropwhile(lambda name: _key(name) <= _key(after), names) if token else names
-    page = list(itertools.islice(rest, int(limit) + 1))
-    if len(page) <= int(limit):
-        return page, None
-    page.pop()
-    return page, base64.urlsafe_b64encode(page[-1].encode()).decode()
+
+
+def _token(last: str) -> str:
+    return base64.urlsafe_b64encode(last.encode()).decode()
 
 
 def _key(name: str) -> list[str]:

@@ -18,7 +18,7 @@ from .histogram import SECONDS, SIZES, Histogram
 from .tenants import GONE, Tenants
 
 #: Why models are unloaded.
-EVICTIONS = ("room", "replaced", "gone", "request")
+EVICTIONS = ("room", "idle", "replaced", "gone", "request")
 #: Why worker processes are started again.
 RESTARTS = ("died", "timeout", "leak")
 

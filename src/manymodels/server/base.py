@@ -56,12 +56,24 @@ class ModelServer(Protocol):
     async def stop(self) -> None:
         """Let running invocations end, then end every process."""
 
-    async def load(self, name: str, path: Path, binding: Binding, version: str = "") -> ModelDescription:
+    async def load(
+        self,
+        name: str,
+        path: Path,
+        binding: Binding,
+        version: str = "",
+        size: int | None = None,
+        *,
+        isolated: bool = False,
+    ) -> ModelDescription:
         """Load a model.
 
         :param name: the name it is invoked by.
         :param path: its unpacked artifact.
         :param version: differs for another content of the artifact, where the path does not.
+        :param isolated: whether its manifest asks for a worker of its own; goes with the size.
+        :param size: bytes of its files; None: they are asked for both. With it, whether there is room is decided
+            before anything else happens, so that no other load takes the room that was made for this one.
         :raises ModelAlreadyLoaded: if a model of that name is loaded.
         :raises LoadFailed: if it cannot be loaded.
         :raises OutOfMemory: if there is no room; nothing is evicted for it.

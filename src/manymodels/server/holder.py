@@ -72,7 +72,16 @@ class Holder(ABC, Generic[R]):
 
     # -- Models --
 
-    async def load(self, name: str, path: Path, binding: Binding, version: str = "") -> ModelDescription:
+    async def load(
+        self,
+        name: str,
+        path: Path,
+        binding: Binding,
+        version: str = "",
+        size: int | None = None,
+        *,
+        isolated: bool = False,
+    ) -> ModelDescription:
         """Load a model."""
         if name in self._residents:
             raise ModelAlreadyLoaded(f"{name!r} is loaded already")
@@ -81,7 +90,10 @@ class Holder(ABC, Generic[R]):
         resident = self._residents[name] = self._resident(name, str(path), binding, version)
         reserved = 0
         try:
-            size, resident.isolated = await asyncio.get_running_loop().run_in_executor(None, _look, path)
+            if size is None:
+                looked = await asyncio.get_running_loop().run_in_executor(None, _look, path)
+                size, isolated = looked[0], looked[1]
+            resident.isolated = isolated
             estimate = self._estimator.estimate(binding.plugin, size) + self._overhead
             if not self._budget.has_room(estimate):
                 await self._make_room(estimate)

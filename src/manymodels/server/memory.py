@@ -116,6 +116,7 @@ def check_room(name: str, estimate: int, used: int, budget: int) -> None:
         f"and {_mib(used)} of {_mib(budget)} are taken; {remedy}"
     )
     error.eviction_helps = fits
+    error.missing = used + estimate - budget
     raise error
 
 
