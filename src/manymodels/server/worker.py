@@ -52,6 +52,10 @@ from .messages import (
 logger = logging.getLogger(__name__)
 
 _RECEIVE = 1 << 20
+#: Bytes of unloaded models that are not free after which all objects are looked at for garbage. Most models are
+#: free at once; for others, whose objects refer to each other, it costs a copy of what the workers share, too.
+GARBAGE = 64 << 20
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 #: Seconds after its load before a model that nobody has asked yet is accelerated.
 SETTLE = 1.0
 #: Seconds between a job and a look at the memory the worker takes.
@@ -88,6 +92,8 @@ class Worker:
         #: Private memory at the start, and its growth as last reported.
         self._private = private()
         self._reported = 0
+        #: Memory of unloaded models that is not free yet.
+        self._garbage = 0
 
     def serve(self) -> None:
         """Do jobs in their order until the front closes the connection, and chores in between."""
@@ -125,6 +131,7 @@ class Worker:
             chores.hasten(job.model)
             self._tell(job.model, model)
         elif isinstance(job, Load) and model is not None:
+            chores.add(_settle, _settle)
             chores.add(job.model, partial(self._accelerate, job.model, model), SETTLE)
 
     def _accelerate(self, number: int, model: Model) -> Iterator[None]:
@@ -183,10 +190,7 @@ class Worker:
             if isinstance(job, Load):
                 return self._load(job)
             if job.model in self._models:
-                self._chores.drop(job.model)
-                del self._bytes[job.model]
-                self._unload(self._models.pop(job.model))
-                _reclaim()
+                self._unload(job.model)
             return Unloaded(job.job)
         except ManyModelsError as error:
             return Failed(job.job, Failure.of(error))
@@ -208,24 +212,35 @@ class Worker:
         self._bytes[job.model] = max(grown, size)
         return Loaded(job.job, max(grown, size), grown >= size, seconds, [sendable(note) for note in model.notes])
 
-    def _unload(self, model: Model) -> None:
+    def _unload(self, number: int) -> None:
+        self._chores.drop(number)
+        before, expected = allocated(), self._bytes.pop(number)
+        model = self._models.pop(number)
         try:
             model.unload()
         except Exception:
             # The model is gone from here either way; its plugin's author reads why in the log.
             logger.exception("unloading %r failed", model.context.target_model)
+        del model
+        self._garbage += max(0, expected - max(0, before - allocated()))
+        if self._garbage > GARBAGE:
+            self._garbage = 0
+            gc.unfreeze()
+            gc.collect()
+            gc.freeze()
+        if _trim is not None:  # glibc keeps freed memory for itself once it has seen large blocks come and go
+            _trim(0)
 
 
-def _reclaim() -> None:
-    """Return an unloaded model's memory to the system.
+def _settle() -> Iterator[None]:
+    """Collect what is garbage, and leave what is not out of later collections.
 
-    A script's functions and their module refer to each other, which only the collector resolves;
-    and glibc keeps freed memory for itself once it has seen large blocks come and go.
+    These would otherwise look at every object of every model, for a third of a second where three hundred models
+    of a hundred trees are loaded.
     """
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    gc.freeze()
+    yield
 
 
 def set_up_process(front: int) -> None:

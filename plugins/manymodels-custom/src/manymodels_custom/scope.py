@@ -83,7 +83,12 @@ class Scope:
         return None
 
     def close(self) -> None:
-        """Drop what the import system remembers of the folders."""
+        """Drop the script's modules, and what the import system remembers of the folders."""
+        for module in self._modules.values():
+            # Its functions and it refer to each other, which otherwise only the garbage collector resolves.
+            if isinstance(module, ModuleType):
+                vars(module).clear()
+        self._modules = {}
         for entry in list(sys.path_importer_cache):
             if self.relative(entry + os.sep) is not None:
                 del sys.path_importer_cache[entry]
