@@ -294,6 +294,24 @@ async def test_a_model_that_is_unloaded_before_its_turn(toys: Toys) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_model_whose_trial_ends_its_worker_is_not_tried_again(toys: Toys) -> None:
+    async with running(workers=1) as pool:
+        await toys.load(pool, "model", accelerate={"exit": 7})
+        await toys.load(pool, "other")
+        await until(lambda: not pool.describe("other").workers, "the trial has ended the worker")
+        for _ in range(5):  # more often than a model may end its worker
+            assert (await ask(pool, "model"))["model"] == "model"
+            assert (await ask(pool, "other"))["model"] == "other"
+        predictor = pool.describe("model").predictor
+        assert predictor is not None
+        assert predictor.reason == "its worker ended while a faster one was tried"
+        await pool.unload("model")
+        await toys.load(pool, "model", accelerate={"exit": 7})
+        pid = (await ask(pool, "model"))["pid"]
+        assert (await ask(pool, "other"))["pid"] == pid, "the new worker lives on"
+
+
+@pytest.mark.anyio
 async def test_a_worker_tells_how_much_memory_it_takes(toys: Toys) -> None:
     async with running(workers=1) as pool:
         await toys.load(pool, "large", kept=32 << 20)

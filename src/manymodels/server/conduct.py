@@ -27,6 +27,7 @@ class _Record:
     slow: int = 0
     last: float = 0.0
     refused_until: float = 0.0
+    may_try: bool = True
     reason: str = ""
 
 
@@ -82,6 +83,15 @@ class Conduct:
         record = self._record(name, version)
         record.slow += 1
         return record.slow >= SLOW
+
+    def failed_trial(self, name: str, version: str) -> None:
+        """Take note that a worker ended while a faster predictor of the model was tried."""
+        self._record(name, version).may_try = False
+
+    def may_try(self, name: str, version: str) -> bool:
+        """Say whether a faster predictor of the model may be tried."""
+        record = self._records.get((name, version))
+        return record is None or record.may_try
 
     def _record(self, name: str, version: str) -> _Record:
         now = time.monotonic()

@@ -37,6 +37,8 @@ class Resident(Held):
     copies: list[Slot] = field(default_factory=list)
     #: The slot it has for itself, once it has shown that it is no good neighbour.
     own: Slot | None = None
+    #: Whether a faster predictor may be tried.
+    trial: bool = True
     #: Invocations answered since somebody looked.
     answered: int = 0
     #: Most invocations in one frame while other models are asked too.
@@ -118,7 +120,7 @@ class Job:
             return Run(self.number, self.resident.number, [call.invocation for call in self.calls])
         if self.kind is Load:
             resident = self.resident
-            return Load(self.number, resident.number, resident.name, resident.path, resident.binding)
+            return Load(self.number, resident.number, resident.name, resident.path, resident.binding, resident.trial)
         return Unload(self.number, self.resident.number)
 
     def finish(self) -> None:

@@ -32,6 +32,8 @@ class Load(msgspec.Struct, tag="load", array_like=True):
     name: str
     path: str
     binding: Binding
+    #: Whether a faster predictor may be tried.
+    trial: bool
 
 
 class Unload(msgspec.Struct, tag="unload", array_like=True):
@@ -119,6 +121,12 @@ class Failed(msgspec.Struct, tag="failed", array_like=True):
     failure: Failure
 
 
+class Tries(msgspec.Struct, tag="tries", array_like=True):
+    """Worker to front: a faster predictor of a model is made and tried, until `Serves` says how it was."""
+
+    model: int
+
+
 class Serves(msgspec.Struct, tag="serves", array_like=True):
     """Worker to front, at any time: which predictor serves a model from now on."""
 
@@ -136,7 +144,7 @@ class Memory(msgspec.Struct, tag="memory", array_like=True):
 
 
 ToWorker = Load | Unload | Run | Cancel
-ToFront = Loaded | Unloaded | Dropped | Answered | Failed | Serves | Memory
+ToFront = Loaded | Unloaded | Dropped | Answered | Failed | Tries | Serves | Memory
 
 _encoder = msgspec.msgpack.Encoder()
 to_worker_decoder: msgspec.msgpack.Decoder[list[ToWorker]] = msgspec.msgpack.Decoder(list[ToWorker])

@@ -46,10 +46,20 @@ class Recovery:
             self._fleet.end(slot, "closed its connection and was ended")
         code = await asyncio.shield(exited)  # others wait for it too
         self.lose(slot)
+        tried = slot.tries
         running, rest = slot.reset()
         reason = slot.ending or describe_exit(code)
+        if tried is not None and blamed:
+            logger.error(
+                "its worker process %s while a faster predictor was tried; it is not tried again",
+                reason,
+                extra={"model": tried.name},
+            )
+            tried.trial = False
+            self._conduct.failed_trial(tried.name, tried.version)
         if running is not None and blamed:
-            self._blame(running, reason, by_kernel=code == -signal.SIGKILL and slot.ending is None)
+            by_kernel = code == -signal.SIGKILL and slot.ending is None
+            self._blame(running, reason, by_kernel=by_kernel, innocent=tried is not None)
         for job in rest:
             self._replace(job)
         if retiring:
@@ -92,7 +102,7 @@ class Recovery:
         else:
             job.finish()  # the model went with the worker
 
-    def _blame(self, job: Job, reason: str, *, by_kernel: bool) -> None:
+    def _blame(self, job: Job, reason: str, *, by_kernel: bool, innocent: bool) -> None:
         """Answer the job a worker ended in, and remember whose it was."""
         resident = job.resident
         logger.error("its worker process %s", reason, extra={"model": resident.name})
@@ -103,7 +113,8 @@ class Recovery:
             error = OutOfMemory(f"memory ran out while loading {resident.name!r}: its worker process {reason}")
         else:
             error = LoadFailed(f"the worker process {reason} while it loaded {resident.name!r}")
-        self._conduct.killed(resident.name, resident.version, reason)
+        if not innocent:  # it may be, where a trial went on that could have ended the worker as well
+            self._conduct.killed(resident.name, resident.version, reason)
         if job.kind is Load:
             for slot in self._fleet.slots():
                 slot.fail(resident, error)

@@ -26,6 +26,7 @@ from .messages import (
     Memory,
     Run,
     Serves,
+    Tries,
     Unload,
     frame,
     to_front_decoder,
@@ -86,6 +87,8 @@ class Slot(asyncio.Protocol):
         self.bytes = 0
         #: Private memory its process has grown by, in bytes, as last reported.
         self.private = 0
+        #: The model of which it tries a faster predictor in idle moments.
+        self.tries: Resident | None = None
         self.loading: set[Resident] = set()
         #: Seconds its worker ran each model since the last time somebody asked.
         self._busy: dict[Resident, float] = {}
@@ -280,7 +283,11 @@ class Slot(asyncio.Protocol):
             self.loading -= {job.resident for job in self.sent if job.number in dropped}
             self.sent = deque(job for job in self.sent if job.number not in dropped)
             return
+        if isinstance(message, Tries):
+            self.tries = next((resident for resident in reversed(self.held) if resident.number == message.model), None)
+            return
         if isinstance(message, Serves):
+            self.tries = None
             self._owner.on_serves(self, message)
             return
         if isinstance(message, Memory):
@@ -359,6 +366,7 @@ class Slot(asyncio.Protocol):
         self.held.clear()
         self.bytes = 0
         self.private = 0
+        self.tries = None
         self.loading.clear()
         self.stalled = False
         return running, rest

@@ -25,7 +25,7 @@ from ..errors import LoadFailed, ManyModelsError, ModelNotFound, OutOfMemory
 from ..log import WorkerFormatter
 from ..model import Model
 from ..plugins import Plugins
-from ..trial import ORIGINAL
+from ..trial import ORIGINAL, Predictor
 from .chores import Chores
 from .memory import allocated, private
 from .messages import (
@@ -41,6 +41,7 @@ from .messages import (
     Run,
     Serves,
     ToFront,
+    Tries,
     Unload,
     Unloaded,
     frame,
@@ -132,9 +133,13 @@ class Worker:
             self._tell(job.model, model)
         elif isinstance(job, Load) and model is not None:
             chores.add(_settle, _settle)
-            chores.add(job.model, partial(self._accelerate, job.model, model), SETTLE)
+            if job.trial:
+                chores.add(job.model, partial(self._accelerate, job.model, model), SETTLE)
+            else:
+                model.predictor, model.news = Predictor(reason="its worker ended while a faster one was tried"), True
 
     def _accelerate(self, number: int, model: Model) -> Iterator[None]:
+        self._send(Tries(number))
         before = allocated()
         steps = model.accelerate()
         next(steps, None)  # makes it; what comes then compares it

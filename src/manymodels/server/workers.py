@@ -92,6 +92,7 @@ class WorkerPool(Holder[Resident]):
 
     async def _bring(self, resident: Resident) -> None:
         self._placement.rank(resident)
+        resident.trial = self._conduct.may_try(resident.name, resident.version)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._placement.load(Job(resident, kind=Load, done=done))
         self._tick_on()
