@@ -15,6 +15,10 @@ Chore = Callable[[], Iterator[None]]
 #: Under load, chores rest after a step for this many times as long as it took: they slow requests by at
 #: most a quarter, and the hottest model has its chores done too.
 REST = 3.0
+#: Seconds after a job in which chores wait, since a client that has its answer often asks again at once; and
+#: seconds for which they let themselves be put off so.
+QUIET = 0.005
+PATIENCE = 0.05
 
 
 class Chores:
@@ -30,6 +34,9 @@ class Chores:
         self._numbers = itertools.count()
         self._rest_until = 0.0
         self._busy = False
+        self._worked = 0.0
+        #: Since when a step waits.
+        self._waiting = 0.0
 
     def add(self, key: Hashable, chore: Chore, delay: float = 0.0) -> None:
         """Take on a chore, unless one of that key waits already.
@@ -44,6 +51,8 @@ class Chores:
     def hasten(self, key: Hashable) -> None:
         """Let a chore begin now."""
         if (chore := self._later.pop(key, None)) is not None:
+            if not self._due:
+                self._waiting = self._clock()
             self._due[key] = chore
 
     def drop(self, key: Hashable) -> None:
@@ -54,6 +63,7 @@ class Chores:
     def worked(self) -> None:
         """Take note that a job was done: the worker is not idle."""
         self._busy = True
+        self._worked = self._clock()
 
     def wait(self) -> float | None:
         """Return the seconds until there is a step to do; None if there are no chores."""
@@ -62,7 +72,10 @@ class Chores:
             self.hasten(heapq.heappop(self._times)[2])
         if not self._due:
             return self._times[0][0] - now if self._times else None
-        return max(0.0, self._rest_until - now) if self._busy else 0.0
+        if not self._busy:
+            return 0.0
+        quiet = min(self._worked + QUIET, self._waiting + PATIENCE)
+        return max(0.0, self._rest_until - now, quiet - now)
 
     def step(self) -> None:
         """Do one step of the first chore that is due."""
@@ -78,5 +91,5 @@ class Chores:
         except Exception:
             logger.exception("a chore failed")
             self._due.pop(key, None)
-        now = self._clock()
+        now = self._waiting = self._clock()
         self._rest_until = now + REST * (now - start)
