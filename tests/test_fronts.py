@@ -198,6 +198,7 @@ def test_fronts_end_with_their_owner(folder: Path, tmp_path: Path) -> None:
         processes = until(lambda: len(fronts(server)) == 2 and server.processes(), "the fronts are there")
         os.kill(server.process.pid, signal.SIGKILL)
         until(lambda: all(ended(process.pid) for process in processes), "all have ended")
+        server.process.wait()
         server.process.returncode = 0  # as is wanted here
 
 

@@ -118,7 +118,7 @@ def test_installed_plugins_are_found_by_their_entry_points(toys: Toys) -> None:
     plugins = Plugins.installed()
     assert plugins.names == ["custom", "sklearn", "toy", "xgboost"]
     toy = next(info for info in plugins.describe() if info.name == "toy")
-    hooks = ("batch", "claim", "input_fn", "load", "output_fn", "predict_fn", "unload")
+    hooks = ("accelerate", "batch", "claim", "input_fn", "load", "output_fn", "predict_fn", "unload")
     assert toy == PluginInfo(name="toy", version="0.1", distribution="toy", hooks=hooks)
 
 

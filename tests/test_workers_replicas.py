@@ -51,9 +51,9 @@ async def test_a_hot_model_uses_all_workers_until_it_is_quiet(toys: Toys, monkey
         async with asked(pool, "hot") as pids:
             await until(lambda: len(pids) == 2, "another worker answers too")
             assert set(pool.describe("hot").workers) == pids
-            assert pool.used() >= 2 * size
+            assert pool.used() > 1.5 * size, "a copy is measured anew, and may differ a little"
         await until(lambda: pool.describe("hot").workers == (first,), "the copy is let go of")
-        await until(lambda: pool.used() < 2 * size, "its room is free")
+        await until(lambda: pool.used() < 1.5 * size, "its room is free")
         assert (await ask(pool, "hot"))["pid"] == first
         await pool.unload("hot")
         assert pool.used() == 0

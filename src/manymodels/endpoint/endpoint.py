@@ -179,7 +179,6 @@ class Endpoint(Measured):
                 return await self._invoke(resident, invocation, timeout)
             answer = await self._invoke_while_looking(resident, invocation, timeout)
             if answer is not None:
-                self._metrics.hits += 1
                 return answer
         deadline = min(start + timeout, invocation.deadline)
         timings = await self._ready(target_model, deadline)
@@ -207,6 +206,7 @@ class Endpoint(Measured):
             await self._ready(resident.name, deadline)
         if self._residents.get(resident.name) is not resident:
             return None
+        self._metrics.hits += 1
         if isinstance(result, ManyModelsError):
             raise result
         return result
