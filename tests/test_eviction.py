@@ -76,6 +76,8 @@ def accounted(server: Server) -> int:
 def test_all_are_answered_and_memory_stays_under_the_budget(small: Server) -> None:
     for number in range(8):  # what the workers import for the first of them is no model's
         small.predict(f"tiny{number}.joblib", [POINT])
+    described = [f"/models/tiny{number}.joblib" for number in range(8)]
+    until(lambda: all("predictor" in small.client.get(path).json() for path in described), "their trials are over")
     before = private(small)
     seen = set()
     for _ in range(2):

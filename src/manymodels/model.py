@@ -55,6 +55,8 @@ class Model:
         self.predictor: Predictor | None = None
         #: Whether that has changed since it was last passed on.
         self.news = False
+        #: Invocations so far.
+        self.asked = 0
         framework = plugins.bound(binding.framework, wrappers=False) if binding.framework else None
         self.context = Context(
             artifact.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import resource
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -76,6 +77,35 @@ def allocated() -> int:
         return private()
     info = _mallinfo2()
     return int(info.uordblks) + int(info.hblkhd) + _SMALL * sys.getallocatedblocks()
+
+
+class Meter:
+    """Says what was allocated meanwhile, if asking takes no time that others wait for.
+
+    glibc looks at every free piece of the heap, which takes longer the more models have come and gone.
+    """
+
+    #: Seconds that asking may always take; what takes longer is done for this share of the time at most.
+    _FREE = 0.0003
+    _SHARE = 0.02
+
+    def __init__(self) -> None:
+        self._again = 0.0
+
+    def begin(self) -> int | None:
+        """Return what `grown` is to compare with; None if it is not to be asked now."""
+        return allocated() if time.monotonic() >= self._again else None
+
+    def grown(self, before: int | None) -> int | None:
+        """Return the bytes allocated since `begin`, which may be negative; None if that was not asked."""
+        if before is None:
+            return None
+        start = time.monotonic()
+        after = allocated()
+        end = time.monotonic()
+        if end - start > self._FREE:
+            self._again = end + 2 * (end - start) / self._SHARE
+        return after - before
 
 
 def _limit_files() -> list[Path]:

@@ -27,7 +27,7 @@ from ..model import Model
 from ..plugins import Plugins
 from ..trial import ORIGINAL, Predictor
 from .chores import Chores
-from .memory import allocated, private
+from .memory import Meter, allocated, private
 from .messages import (
     Answered,
     Cancel,
@@ -57,8 +57,12 @@ _RECEIVE = 1 << 20
 #: free at once; for others, whose objects refer to each other, it costs a copy of what the workers share, too.
 GARBAGE = 64 << 20
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+#: Invocations after which a faster predictor is tried at once: for fewer, the trial costs more than it saves.
+ASKED = 4
 #: Seconds after its load before a model that nobody has asked yet is accelerated.
 SETTLE = 1.0
+#: Bytes of an artifact from which it says something of others of its plugin.
+RATIO = 64 << 10
 #: Seconds between a job and a look at the memory the worker takes.
 REPORT = 2.0
 _PR_SET_PDEATHSIG = 1
@@ -90,6 +94,9 @@ class Worker:
         self._chores = Chores()
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
+        self._meter = Meter()
+        #: Bytes of the model last measured for each of its artifact, by plugin.
+        self._ratios: dict[str, float] = {}
         #: Private memory at the start, and its growth as last reported.
         self._private = private()
         self._reported = 0
@@ -129,7 +136,9 @@ class Worker:
         chores.add(None, self._report_memory, REPORT)
         model = self._models.get(job.model)
         if isinstance(job, Run) and model is not None:
-            chores.hasten(job.model)
+            model.asked += len(job.invocations)
+            if model.asked >= ASKED:
+                chores.hasten(job.model)
             self._tell(job.model, model)
         elif isinstance(job, Load) and model is not None:
             chores.add(_settle, _settle)
@@ -201,7 +210,7 @@ class Worker:
             return Failed(job.job, Failure.of(error))
 
     def _load(self, job: Load) -> Loaded:
-        before = allocated()
+        before, pages = self._meter.begin(), private()
         start = time.perf_counter()
         artifact = Artifact(Path(job.path), job.name)
         try:
@@ -213,13 +222,20 @@ class Worker:
             raise OutOfMemory(f"memory ran out while loading {job.name!r}") from error
         seconds = time.perf_counter() - start
         self._models[job.model] = model
-        grown = allocated() - before
-        self._bytes[job.model] = max(grown, size)
-        return Loaded(job.job, max(grown, size), grown >= size, seconds, [sendable(note) for note in model.notes])
+        grown = self._meter.grown(before)
+        if grown is None:
+            count = max(int(size * self._ratios.get(job.binding.plugin, 1.0)), private() - pages)
+        else:
+            count = max(grown, size)
+            if size >= RATIO:
+                self._ratios[job.binding.plugin] = count / size
+        self._bytes[job.model] = count
+        measured = grown is not None and grown >= size
+        return Loaded(job.job, count, measured, seconds, [sendable(note) for note in model.notes])
 
     def _unload(self, number: int) -> None:
         self._chores.drop(number)
-        before, expected = allocated(), self._bytes.pop(number)
+        before, expected = self._meter.begin(), self._bytes.pop(number)
         model = self._models.pop(number)
         try:
             model.unload()
@@ -227,7 +243,8 @@ class Worker:
             # The model is gone from here either way; its plugin's author reads why in the log.
             logger.exception("unloading %r failed", model.context.target_model)
         del model
-        self._garbage += max(0, expected - max(0, before - allocated()))
+        if (grown := self._meter.grown(before)) is not None:
+            self._garbage += max(0, expected + min(0, grown))
         if self._garbage > GARBAGE:
             self._garbage = 0
             gc.unfreeze()
