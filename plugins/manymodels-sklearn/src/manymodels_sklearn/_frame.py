@@ -29,10 +29,11 @@ def as_trained(table: Any, model: SklearnModel) -> Any:
     others = [index for index in range(len(names)) if index not in numbers]
     # Two blocks put together, named by position first: a Series for each column takes four times as long.
     # Text stays objects: the dtype pandas would choose differs by its version.
-    blocks = [
-        pd.DataFrame(table[:, numbers].astype(np.float64), columns=numbers),
-        pd.DataFrame(table[:, others], columns=others, dtype=object),
-    ]
+    blocks = []
+    if numbers:
+        blocks.append(pd.DataFrame(table[:, numbers].astype(np.float64), columns=numbers))
+    if others:
+        blocks.append(pd.DataFrame(table[:, others], columns=others, dtype=object))
     frame = pd.concat(blocks, axis=1).reindex(columns=range(len(names)))
     frame.columns = model.columns
     return frame
