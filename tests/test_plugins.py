@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from pools import Toys
 
-from manymodels import Accelerated, Artifact, Batch, Context, ModelSettings, Plugins, hookimpl, hookspecs
+from manymodels import Accelerated, Artifact, Batch, Context, Golden, ModelSettings, Plugins, hookimpl, hookspecs
 from manymodels.errors import BadArtifact, LoadFailed, NoPlugin, PluginError
 from manymodels.invocation import Answer, Invocation
 from manymodels.model import Model
@@ -444,6 +444,19 @@ def test_hook_train(tmp_path: Path) -> None:
     plugins = Plugins([("trainer", Trainer())])
     plugins.hook.train(channels={"train": tmp_path}, hyperparameters={"rounds": "2"}, model_dir=tmp_path)
     assert (tmp_path / "model").read_text() == "['train'] 2"
+
+
+def test_hook_sample_artifact(tmp_path: Path) -> None:
+    golden = Golden(body=b"[1]", answer=b"[2.0]")
+
+    class Sampled:
+        @hookimpl
+        def sample_artifact(self, path: Path) -> list[Golden]:
+            (path / "a.frame").touch()
+            return [golden]
+
+    assert Plugins([("sampled", Sampled())]).hook.sample_artifact(path=tmp_path) == [golden]
+    assert (tmp_path / "a.frame").exists()
 
 
 def test_hook_register_commands() -> None:

@@ -4,6 +4,7 @@ from .acceleration import Accelerated, LeftToOriginal
 from .artifact import Artifact, Manifest
 from .batching import Batch, RowBatch
 from .context import Context, ModelSettings
+from .golden import Golden
 from .hookspecs import hookimpl
 from .plugins import Plugins
 
@@ -14,6 +15,7 @@ __all__ = [
     "Artifact",
     "Batch",
     "Context",
+    "Golden",
     "LeftToOriginal",
     "Manifest",
     "ModelSettings",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .artifact import Artifact
     from .batching import Batch
     from .context import Context, ModelSettings
+    from .golden import Golden
 
 PROJECT = "manymodels"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -174,6 +175,18 @@ def train(channels: Mapping[str, Path], hyperparameters: Mapping[str, str], mode
     :param model_dir: an existing folder; what is in it afterwards has to be what ``load`` takes.
     :raises manymodels.errors.TrainingFailed: with a sentence for the user. Any other exception
         becomes one, with its traceback.
+    """
+
+
+@hookspec(firstresult=True)
+def sample_artifact(path: Path) -> Sequence[Golden]:  # type: ignore[empty-body]
+    """Write a small artifact of the plugin's own kind, for whoever checks the plugin.
+
+    Seconds at most, and nothing from the network. The requests show each Content-Type that the plugin says
+    it takes, and each Accept.
+
+    :param path: an existing empty folder.
+    :returns: requests, and the answers that the model must give to them.
     """
 
 
