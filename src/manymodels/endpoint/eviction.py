@@ -154,16 +154,26 @@ class HitDensity:
 
     def victims(self) -> Iterator[Candidate]:
         """Yield models that are not in use."""
+        # Each eviction looks at every head, hundreds of them: hence no function is called for one.
         heads: list[tuple[float, int, Candidate, Iterator[Candidate]]] = []
+        density, uses, oldest = self._density, self._uses, AGES - 1
         for number, queue in enumerate(self._queues.values()):
-            rest = _free(queue)
-            if (model := next(rest, None)) is not None:
-                heads.append((self._worth(model), number, model, rest))
+            rest = iter(queue)
+            model = next(rest, None)
+            if model is not None and model.in_use:
+                rest = _free(queue)
+                model = next(rest, None)
+            if model is not None:
+                unused = uses - model.used
+                age = (unused * unused).bit_length()
+                worth = density[model.kind][age if age < oldest else oldest] * model.cost / model.size
+                heads.append((worth, number, model, rest))
         heapq.heapify(heads)
         while heads:
             _, number, model, rest = heads[0]
             yield model
-            if (following := next(rest, None)) is None:
+            following = next((other for other in rest if not other.in_use), None)
+            if following is None:
                 heapq.heappop(heads)
             else:
                 heapq.heapreplace(heads, (self._worth(following), number, following, rest))
@@ -240,8 +250,11 @@ def choose(policy: Policy, room: int) -> list[Candidate]:
         size += model.size
         if size >= room:
             break
-    for model in reversed(chosen[:-1]):  # the most worthy first; without the last it would not be enough
-        if size - model.size >= room:
-            chosen.remove(model)
-            size -= model.size
-    return chosen
+    spare = size - room
+    needed: list[Candidate] = []
+    for model in reversed(chosen):  # the most worthy first; without the last it would not be enough
+        if 0 < model.size <= spare:
+            spare -= model.size
+        else:
+            needed.append(model)
+    return needed[::-1]
