@@ -80,6 +80,22 @@ def test_a_chore_waits_for_its_time_or_is_hastened(chores: Chores, work: Work, c
     assert chores.wait() is None
 
 
+def test_a_chore_waits_until_nothing_was_asked_for_some_time(chores: Chores, work: Work, clock: Clock) -> None:
+    chores.add("calm", lambda: work.chore("calm", 0), delay=2, quiet=2)
+    clock.now += 1
+    chores.worked()
+    assert chores.wait() == 1
+    clock.now += 1
+    assert chores.wait() == 1, "the last job was a second ago"
+    clock.now += 0.5
+    chores.worked()
+    clock.now += 0.5
+    assert chores.wait() == 1.5
+    clock.now += 1.5
+    run(chores)
+    assert work.done == ["calm end"]
+
+
 def test_chores_can_be_dropped_at_any_time(chores: Chores, work: Work) -> None:
     chores.add("a", lambda: work.chore("a"))
     chores.add("b", lambda: work.chore("b"), delay=5)

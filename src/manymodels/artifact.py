@@ -41,6 +41,7 @@ class Artifact:
         #: Absolute path of the directory.
         self.path = path
         self._only = only
+        self._roots: dict[str, str | None] = {}
         #: The TargetModel, for messages.
         self.name = name or path.name
 
@@ -61,7 +62,8 @@ class Artifact:
         for folder, folders, names in os.walk(self.path, onerror=self._unreadable):
             folders[:] = [name for name in folders if not name.startswith(".")]
             prefix = "" if folder == str(self.path) else os.path.relpath(folder, self.path).replace(os.sep, "/") + "/"
-            found.extend(prefix + name for name in names if _is_visible_file(folder, name))
+            visible = (name for name in names if not name.startswith("."))
+            found.extend(prefix + name for name in visible if Path(folder, name).is_file())
         return tuple(sorted(found))
 
     def match(self, *patterns: str) -> list[str]:
@@ -76,10 +78,11 @@ class Artifact:
         if self._only is not None:
             return [self._only]
         try:
-            names = os.listdir(self.path)
+            with os.scandir(self.path) as scan:
+                visible = (entry for entry in scan if not entry.name.startswith(".") and entry.name != MANIFEST)
+                return sorted(entry.name for entry in visible if entry.is_file())
         except OSError as error:
             self._unreadable(error)
-        return sorted(name for name in names if name != MANIFEST and _is_visible_file(self.path, name))
 
     @cached_property
     def size(self) -> int:
@@ -92,9 +95,9 @@ class Artifact:
 
         :raises BadArtifact: if it is not valid.
         """
-        path = self.path / MANIFEST
-        if self._only is not None or not os.path.lexists(path):
+        if self._only is not None or not os.path.lexists(f"{self.path}/{MANIFEST}"):
             return Manifest()
+        path = self.path / MANIFEST
         if not path.is_file():
             raise BadArtifact(f"{MANIFEST} of {self.name!r} is not a file")
         try:
@@ -116,15 +119,13 @@ class Artifact:
 
         :raises BadArtifact: if the file cannot be read.
         """
-        try:
-            return pickles.root_class(self.path / name)
-        except OSError as error:
-            self._unreadable(error)
+        if name not in self._roots:  # several plugins ask for that of the same file
+            try:
+                self._roots[name] = pickles.root_class(self.path / name)
+            except OSError as error:
+                self._unreadable(error)
+        return self._roots[name]
 
     def _unreadable(self, error: OSError) -> NoReturn:
         what = Path(error.filename or "").name
         raise BadArtifact(f"{what!r} of {self.name!r} cannot be read: {error.strerror}") from error
-
-
-def _is_visible_file(folder: str | Path, name: str) -> bool:
-    return not name.startswith(".") and Path(folder, name).is_file()

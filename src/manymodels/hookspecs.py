@@ -128,8 +128,8 @@ def batch(model: Any, context: Context) -> Batch | None:
 def accelerate(model: Any, context: Context) -> Accelerated | None:
     """Offer a faster way to the same predictions.
 
-    Called after the model has answered a few times, or a second after it was loaded, while its worker has
-    nothing else to do, so that no cold call waits for it. The platform compares it with ``predict_fn`` on
+    Called after the model has answered a few times, or once its worker had nothing to do for a second, and
+    while it has nothing else to do, so that no cold call waits for it. The platform compares it with ``predict_fn`` on
     the probes it comes with, times both, and uses it only where it agrees within the operator's tolerance
     and is faster.
 

@@ -38,10 +38,12 @@ def root_class(path: Path) -> str | None:
     :raises OSError: if the file cannot be read.
     """
     with path.open("rb") as file:
-        data = file.read(_READ)
-    decompressor = _decompressor(data)
+        data = file.read(_KEEP)
+        decompressor = _decompressor(data)
+        if decompressor is not None:
+            data += file.read(_READ - _KEEP)
     try:
-        return _root(data[:_KEEP] if decompressor is None else decompressor.decompress(data, _KEEP))
+        return _root(data if decompressor is None else decompressor.decompress(data, _KEEP))
     except (OSError, ValueError, zlib.error, lzma.LZMAError):  # whatever is wrong, it is no pickle
         return None
 

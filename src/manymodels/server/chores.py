@@ -30,7 +30,7 @@ class Chores:
         self._due: dict[Hashable, Chore | Iterator[None]] = {}
         #: The others, and their times; what is no longer among the others is left in the heap until then.
         self._later: dict[Hashable, Chore] = {}
-        self._times: list[tuple[float, int, Hashable]] = []
+        self._times: list[tuple[float, int, Hashable, float]] = []
         self._numbers = itertools.count()
         self._rest_until = 0.0
         self._busy = False
@@ -38,15 +38,16 @@ class Chores:
         #: Since when a step waits.
         self._waiting = 0.0
 
-    def add(self, key: Hashable, chore: Chore, delay: float = 0.0) -> None:
+    def add(self, key: Hashable, chore: Chore, delay: float = 0.0, quiet: float = 0.0) -> None:
         """Take on a chore, unless one of that key waits already.
 
         :param chore: returns an iterator whose every ``next`` is a step.
         :param delay: seconds before it may begin.
+        :param quiet: seconds since the last job before it may begin.
         """
         if key not in self._due and key not in self._later:
             self._later[key] = chore
-            heapq.heappush(self._times, (self._clock() + delay, next(self._numbers), key))
+            heapq.heappush(self._times, (self._clock() + delay, next(self._numbers), key, quiet))
 
     def hasten(self, key: Hashable) -> None:
         """Let a chore begin now."""
@@ -69,13 +70,17 @@ class Chores:
         """Return the seconds until there is a step to do; None if there are no chores."""
         now = self._clock()
         while self._times and (self._times[0][0] <= now or self._times[0][2] not in self._later):
-            self.hasten(heapq.heappop(self._times)[2])
+            _, number, key, quiet = heapq.heappop(self._times)
+            if key in self._later and now < (calm := self._worked + quiet):
+                heapq.heappush(self._times, (calm, number, key, quiet))
+            else:
+                self.hasten(key)
         if not self._due:
             return self._times[0][0] - now if self._times else None
         if not self._busy:
             return 0.0
-        quiet = min(self._worked + QUIET, self._waiting + PATIENCE)
-        return max(0.0, self._rest_until - now, quiet - now)
+        pause = min(self._worked + QUIET, self._waiting + PATIENCE)
+        return max(0.0, self._rest_until - now, pause - now)
 
     def step(self) -> None:
         """Do one step of the first chore that is due."""

@@ -59,7 +59,7 @@ GARBAGE = 64 << 20
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 #: Invocations after which a faster predictor is tried at once: for fewer, the trial costs more than it saves.
 ASKED = 4
-#: Seconds after its load before a model that nobody has asked yet is accelerated.
+#: Seconds without a job before models that were asked less often are accelerated.
 SETTLE = 1.0
 #: Bytes of an artifact from which it says something of others of its plugin.
 RATIO = 64 << 10
@@ -143,7 +143,7 @@ class Worker:
         elif isinstance(job, Load) and model is not None:
             chores.add(_settle, _settle)
             if job.trial:
-                chores.add(job.model, partial(self._accelerate, job.model, model), SETTLE)
+                chores.add(job.model, partial(self._accelerate, job.model, model), SETTLE, quiet=SETTLE)
             else:
                 model.predictor, model.news = Predictor(reason="its worker ended while a faster one was tried"), True
 

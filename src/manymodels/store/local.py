@@ -62,7 +62,7 @@ class LocalStore:
             real = self._real(target_model)
             status = real.stat()
             if stat.S_ISDIR(status.st_mode):
-                if not self._is_artifact(self._root / target_model) and _is_group(real):
+                if _is_group(real) and not self._is_artifact(self._root / target_model):
                     raise _missing(target_model)
                 return self._folder(target_model, real)
             if not stat.S_ISREG(status.st_mode):
@@ -116,11 +116,15 @@ class LocalStore:
                 yield from self._list(name + "/", real, seen)
 
     def _real(self, target_model: str) -> Path:
-        root = os.path.realpath(self._root)
-        real = os.path.realpath(self._root / target_model, strict=True)
-        if not is_within(real, root):
-            raise BadTargetModel(f"TargetModel {target_model!r} is a link out of the model store")
-        return Path(real)
+        root = path = os.path.realpath(self._root)
+        for segment in target_model.split("/"):
+            path = f"{path}/{segment}"
+            if stat.S_ISLNK(os.lstat(path).st_mode):
+                real = os.path.realpath(f"{root}/{target_model}", strict=True)
+                if not is_within(real, root):
+                    raise BadTargetModel(f"TargetModel {target_model!r} is a link out of the model store")
+                return Path(real)
+        return Path(path)  # without links it is where its name says
 
     def _folder(self, target_model: str, folder: Path) -> Found:
         digest = hashlib.sha256()

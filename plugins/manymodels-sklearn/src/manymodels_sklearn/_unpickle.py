@@ -44,13 +44,13 @@ def unpickle(path: Path, context: Context) -> Any:
     :raises BadArtifact: if the file is empty, truncated or corrupt.
     :raises LoadFailed: if a module or class it needs does not exist.
     """
-    import joblib
+    from . import _joblib
 
     what = f"{path.name} of {context.target_model!r}"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            return joblib.load(path)
+            return _joblib.load(path)
         except ModuleNotFoundError as error:
             raise LoadFailed(f"{what} needs the module {error.name!r}; {_SHIP_IT}") from error
         except AttributeError as error:
