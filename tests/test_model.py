@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +304,27 @@ def test_each_of_a_joined_call_has_its_own_context(tmp_path: Path) -> None:
     model = make(Writer(Lists()), tmp_path)
     answers = model.invoke([Invocation(b"[1]", "application/json", request_id=str(n)) for n in range(3)])
     assert [answer.headers for answer in answers if isinstance(answer, Answer)] == [{"X-Id": str(n)} for n in range(3)]
+
+
+def test_observers_see_the_request_and_keep_state_with_the_model(tmp_path: Path) -> None:
+    class Counter:
+        @hookimpl(wrapper=True)
+        def load(self, context: Context) -> Generator[None, Any, Any]:
+            assert context.invocation is None
+            context.state["counter"] = {"bytes": 0}
+            return (yield)
+
+        @hookimpl(wrapper=True)
+        def output_fn(self, context: Context) -> Generator[None, Any, Any]:
+            assert context.invocation is not None
+            context.state["counter"]["bytes"] += len(context.invocation.body)
+            return (yield)
+
+    plugins = Plugins([("plugin", Plugin()), ("counter", Counter())])
+    one, other = (Model(Artifact(tmp_path), Binding("plugin"), plugins, ModelSettings()) for _ in range(2))
+    one.invoke([Invocation(b"[1]"), Invocation(b"[1, 2]")])
+    other.invoke([Invocation(b"[12]")])
+    assert (one.context.state, other.context.state) == ({"counter": {"bytes": 9}}, {"counter": {"bytes": 4}})
 
 
 def test_no_invocations_are_no_answers(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 if TYPE_CHECKING:
+    from .invocation import Invocation
     from .plugins import Bound
 
 
@@ -72,23 +73,31 @@ class Context:
         self.response_status = 200
         #: What `note` was told; shown in the model's description and logged once.
         self.notes: list[str] = []
+        #: The request as the client sent it; None while the model is loaded or unloaded.
+        self.invocation: Invocation | None = None
+        #: What plugins, wrappers above all, keep of this model while it is loaded, by the plugin's name: the same dict
+        #: in ``load`` and in every request.
+        self.state: dict[str, Any] = {}
 
     def note(self, text: str) -> None:
         """Say something of the model that its description should show, such as a version mismatch."""
         self.notes.append(text)
 
-    def for_request(self, headers: Mapping[str, str], request_id: str, accept: str) -> Context:
+    def for_request(self, invocation: Invocation, accept: str) -> Context:
         """Return a context of the same model for one invocation."""
-        return Context(
+        context = Context(
             self.target_model,
             self.model_dir,
             settings=self.settings,
             options=self.options,
             framework=self.framework,
-            headers=headers,
-            request_id=request_id,
+            headers=invocation.headers,
+            request_id=invocation.request_id,
             accept=accept,
         )
+        context.invocation = invocation
+        context.state = self.state
+        return context
 
     @property
     def model_name(self) -> str:

@@ -5,6 +5,9 @@ names below; it is found through the entry-point group ``manymodels`` and may ta
 arguments than a hook offers. The platform decides once, at load, which plugin serves an
 artifact. From then on it calls that plugin's functions alone, plus the wrappers
 (``@hookimpl(wrapper=True)``) of any other plugin, so None is an answer like any other.
+
+From ``load`` to ``unload`` the hooks of a model are called in the same thread of one worker process, one
+call at a time, with contexts that share ``context.state``. A busy model may be loaded in several workers.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ class Model:
         accept = invocation.accept
         if accept is None or any_accept(accept):
             accept = self.context.settings.default_accept
-        return self.context.for_request(invocation.headers, invocation.request_id, accept)
+        return self.context.for_request(invocation, accept)
 
     def _guarded(self, call: _Call, step: Any) -> Answer | None:
         if call.error is not None:
