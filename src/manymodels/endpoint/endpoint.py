@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import itertools
 import logging
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
 
-from ..artifact import Artifact
 from ..errors import (
     BadTargetModel,
     LoadFailed,
@@ -25,57 +19,20 @@ from ..errors import (
     OutOfMemory,
 )
 from ..invocation import Answer, Invocation
-from ..plugins import Binding, Plugins
-from ..server import ModelDescription, ModelServer
+from ..plugins import Plugins
+from ..server import ModelServer
 from ..settings import Settings
-from ..store import Found, Store
+from ..store import Store
+from .failures import Failures
+from .fetch import Fetcher, Opened
 from .journal import Eviction
 from .measured import Measured, counted
 from .residents import Resident, Residents
+from .room import Room
 from .trace import Recorder
 from .warm_up import retire, warm_up
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
-
-#: Seconds a failed load is remembered: at first, and at most. It doubles each time.
-FORGET_FIRST = 1.0
-FORGET_MOST = 60.0
-#: Failed loads remembered; beyond, the oldest are forgotten.
-FAILURES = 10_000
-#: Times an artifact that is replaced while it is read is tried, before its client is told to ask again.
-REPLACED = 3
-#: Seconds a load waits for one of the loaded models to be out of use, or for its memory; and between looks.
-ROOM_WAIT = 3.0
-ROOM_POLL = 0.1
-#: Fetches, and looks at the store, at a time.
-THREADS = 32
-#: Artifacts looked at when the server starts, to learn which frameworks the store needs: how many
-#: at most, how large at most (in bytes), and for how many seconds.
-SAMPLE = 100
-SAMPLE_SIZE = 16 << 20
-SAMPLE_SECONDS = 2.0
-
-
-@dataclass
-class _Opened:
-    """What a look at the store found."""
-
-    found: Found
-    #: Its files, its plugins, its bytes, and whether it is to be alone; None where the version was known.
-    files: tuple[Path, Binding, int, bool] | None = None
-    #: Why it could not be opened.
-    error: LoadFailed | None = None
-
-
-@dataclass
-class _Failure:
-    """A load that failed."""
-
-    version: str
-    error: ManyModelsError
-    delay: float
-    until: float
 
 
 @dataclass
@@ -94,8 +51,8 @@ class Endpoint(Measured):
     def __init__(self, store: Store, server: ModelServer, plugins: Plugins, settings: Settings) -> None:
         super().__init__(server, settings)
         self._store = store
-        self._plugins = plugins
-        self._model_settings = settings.model_settings()
+        self._fetcher = Fetcher(store, plugins, settings)
+        self._failures = Failures()
         self._recorder = Recorder(settings.trace) if settings.trace is not None else None
         self._residents = Residents(settings.eviction, settings.pin, self._recorder)
         #: Warming up, and unloading what nobody asks for.
@@ -103,53 +60,19 @@ class Endpoint(Measured):
         self._flights: dict[str, asyncio.Task[_Timings]] = {}
         #: Models being unloaded; set once they are.
         self._leaving: dict[str, asyncio.Event] = {}
-        self._failures: OrderedDict[str, _Failure] = OrderedDict()
-        #: What is kept on the local disk.
-        self._opened: dict[str, Found] = {}
-        #: Until when, by the loop's clock, the memory of an unloaded model is waited for.
-        self._late_until = 0.0
-        #: Set when there may be room, or a model to evict, for a load that waits for it.
-        self._room = asyncio.Event()
-        #: Held by the load that makes room.
-        self._making_room = asyncio.Lock()
-        #: When room was last made, by the loop's clock.
-        self._made_room = 0.0
-        # The loop's own pool is too small for many slow stores, and is the server's for other things.
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
+        self._room = Room(self._residents, functools.partial(self._evict, reason="room"))
 
     # -- Start and stop --
 
     async def start(self) -> None:
         """Start the model server, with the frameworks that the store needs imported in advance."""
-        await self._start(await self._in_thread(self._frameworks))
+        await self._start(await self._fetcher.frameworks())
         settings = self._settings
         if settings.pin or settings.warm_up is not None:
             chore = warm_up(self, self._store, self._residents, settings.pin, settings.warm_up)
             self._chores.append(asyncio.create_task(chore))
         if settings.idle_ttl is not None:
             self._chores.append(asyncio.create_task(retire(self, self._residents, settings.idle_ttl)))
-
-    def _frameworks(self) -> list[str] | None:
-        """Return the plugins that a sample of the store needs; None, for all, where that says nothing."""
-        names: set[str] = set()
-        until = time.monotonic() + SAMPLE_SECONDS
-        for target_model in itertools.islice(self._store.list(), SAMPLE):
-            try:
-                found = self._store.find(target_model)
-                if found.size > SAMPLE_SIZE:
-                    return None  # a framework imported in each worker instead takes more memory than all do here
-                opened = self._open(found)
-                if opened.error is not None:
-                    raise opened.error
-            except ManyModelsError as error:
-                logger.warning("cannot be served: %s", error, extra={"model": target_model})
-                continue
-            assert opened.files is not None
-            binding = opened.files[1]
-            names.update(name for name in (binding.plugin, binding.framework) if name is not None)
-            if time.monotonic() > until:
-                break
-        return sorted(names) or None
 
     async def stop(self) -> None:
         """Stop the model server."""
@@ -158,7 +81,7 @@ class Endpoint(Measured):
         await self._stop()
         if self._recorder is not None:
             await self._recorder.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._fetcher.close()
 
     # -- Invocations --
 
@@ -217,7 +140,7 @@ class Endpoint(Measured):
             return await self._server.invoke(resident.name, invocation, timeout)
         finally:
             if self._residents.end(resident):
-                self._room.set()
+                self._room.changed()
 
     async def _ready(self, target_model: str, deadline: float) -> _Timings:
         """Wait until the model is loaded; whoever asks meanwhile waits for the same load."""
@@ -244,7 +167,7 @@ class Endpoint(Measured):
         self._flights.pop(target_model, None)
         if not flight.cancelled():
             flight.exception()  # whoever waited may be gone, and asyncio would log it as never retrieved
-        self._room.set()
+        self._room.changed()
 
     # -- Loading --
 
@@ -253,10 +176,12 @@ class Endpoint(Measured):
         timings = _Timings()
         start = time.monotonic()
         try:
-            opened = await self._in_thread(functools.partial(self._look, target_model, self._known(target_model)))
+            resident = self._residents.get(target_model)
+            loaded = None if resident is None else resident.found.version
+            opened = await self._fetcher.look(target_model, (loaded, self._failures.version(target_model)))
         except ModelNotFound:
             await self._evict(target_model, "gone")
-            await self._forget(target_model)
+            await self._fetcher.forget(target_model)
             raise
         except LoadFailed as error:
             if (resident := self._residents.get(target_model)) is None:
@@ -272,16 +197,13 @@ class Endpoint(Measured):
                 resident.fresh_until = time.monotonic() + self._settings.store_refresh
                 return timings
             await self._evict(target_model, "replaced")
-        if (old := self._opened.get(target_model)) is not None and old.version != found.version:
-            await self._forget(target_model)
-        failure = self._failures.get(target_model)
-        if failure is not None and failure.version == found.version and time.monotonic() < failure.until:
-            raise failure.error
-        self._opened[target_model] = found
+        self._failures.check(found)
+        await self._fetcher.keep(found)
         try:
             if opened.files is None and opened.error is None:  # it was loaded, or refused, when the look began
-                opened = await self._in_thread(functools.partial(self._open, found))
-                found = self._opened[target_model] = opened.found
+                opened = await self._fetcher.open(found)
+                found = opened.found
+                await self._fetcher.keep(found)
             timings.fetch = time.monotonic() - start
             if opened.error is not None:
                 raise opened.error
@@ -290,20 +212,20 @@ class Endpoint(Measured):
             logger.error("cannot be loaded: %s", error, extra={"model": target_model})
             self._metrics.load_failed(error)
             if not (isinstance(error, OutOfMemory) and error.eviction_helps):
-                self._remember(target_model, found.version, error.again())
-                await self._forget(target_model)
+                self._failures.remember(found, error)
+                await self._fetcher.forget(target_model)
             raise
-        self._failures.pop(target_model, None)
+        self._failures.forget(target_model)
         return timings
 
-    async def _load(self, opened: _Opened, timings: _Timings) -> None:
+    async def _load(self, opened: Opened, timings: _Timings) -> None:
         found = opened.found
         name = found.target_model
         assert opened.files is not None
-        path, binding, size, alone = opened.files
+        path, binding, size, isolated = opened.files
         start = time.monotonic()
-        description = await self._load_with_room(
-            lambda: self._server.load(name, path, binding, found.version, size, isolated=alone)
+        description = await self._room.load(
+            lambda: self._server.load(name, path, binding, found.version, size, isolated=isolated)
         )
         now = time.monotonic()
         timings.load = now - start
@@ -320,101 +242,6 @@ class Endpoint(Measured):
             },
         )
 
-    def _known(self, target_model: str) -> tuple[str, ...]:
-        """Return the versions of an artifact that need not be opened: what is loaded, and what cannot be."""
-        resident = self._residents.get(target_model)
-        failure = self._failures.get(target_model)
-        known = [] if resident is None else [resident.found.version]
-        if failure is not None and time.monotonic() < failure.until:
-            known.append(failure.version)
-        return tuple(known)
-
-    def _look(self, target_model: str, known: tuple[str, ...]) -> _Opened:
-        """Find an artifact, and open it if it is none of the known versions."""
-        found = self._store.find(target_model)
-        return _Opened(found) if found.version in known else self._open(found)
-
-    def _open(self, found: Found, tries: int = REPLACED) -> _Opened:
-        """Fetch the artifact's files and bind its plugin; one that is replaced meanwhile is found again."""
-        try:
-            path = self._store.open(found)
-            artifact = Artifact(path, found.target_model)
-            binding = self._plugins.bind(artifact, self._model_settings)
-            size = artifact.size if found.kind == "archive" else found.size
-            return _Opened(found, (path, binding, size, artifact.manifest.isolated))
-        except LoadFailed as error:
-            newer = self._store.find(found.target_model)
-            if newer.version == found.version or tries == 1:
-                return _Opened(found, error=error)
-        return self._open(newer, tries - 1)
-
-    def _remember(self, target_model: str, version: str, error: ManyModelsError) -> None:
-        old = self._failures.pop(target_model, None)
-        repeated = old is not None and old.version == version
-        delay = min(old.delay * 2, FORGET_MOST) if old is not None and repeated else FORGET_FIRST
-        self._failures[target_model] = _Failure(version, error, delay, time.monotonic() + delay)
-        while len(self._failures) > FAILURES:
-            self._failures.popitem(last=False)
-
-    async def _forget(self, target_model: str) -> None:
-        """Delete what is kept of an artifact on the local disk."""
-        if (opened := self._opened.pop(target_model, None)) is not None:
-            await self._in_thread(lambda: self._store.forget(opened))
-
-    # -- Making room --
-
-    async def _load_with_room(self, load: Callable[[], Coroutine[Any, Any, ModelDescription]]) -> ModelDescription:
-        """Load a model, and evict others where there is no room for it."""
-        tried = False
-        loading = asyncio.create_task(load())
-        try:
-            while True:
-                try:
-                    return await loading
-                except OutOfMemory as error:
-                    if not error.eviction_helps:
-                        raise
-                    full = error
-                # One at a time, so that no two loads count on the same room; each looks again once it is its turn.
-                began = asyncio.get_running_loop().time()
-                async with self._making_room:
-                    while True:
-                        if tried and not await self._evict_for(full, began):
-                            raise full
-                        loading = asyncio.create_task(load())
-                        await asyncio.sleep(0)  # what there is no room for has failed by then, as a rule
-                        tried = True
-                        if not loading.done() or not isinstance(again := loading.exception(), OutOfMemory):
-                            self._late_until = 0.0
-                            break
-                        full = again
-                        if not full.eviction_helps:
-                            raise full
-        finally:
-            loading.cancel()
-
-    async def _evict_for(self, error: OutOfMemory, began: float) -> bool:
-        """Evict models for a load, or wait for memory that is free soon; False if there were none for a while."""
-        loop = asyncio.get_running_loop()
-        if loop.time() < (late_until := self._late_until):
-            await asyncio.sleep(ROOM_POLL)
-            return loop.time() < late_until
-        # Others that were given room meanwhile are no reason to give up.
-        until = max(began, self._made_room) + ROOM_WAIT
-        while True:
-            self._room.clear()
-            names, enough = self._residents.victims(max(error.missing, 1))
-            if names and (enough or loop.time() >= until):
-                await asyncio.gather(*(self._evict(name, "room") for name in names))
-                self._made_room = loop.time()
-                return True
-            try:
-                await asyncio.wait_for(self._room.wait(), max(until - loop.time(), 0))
-            except asyncio.TimeoutError:
-                if not names:
-                    logger.warning("%s, and all loaded models are in use", error)
-                    return False
-
     async def _evict(self, name: str, reason: str) -> None:
         """Unload a model once its last invocation has ended.
 
@@ -430,13 +257,13 @@ class Endpoint(Measured):
                 resident.idle = asyncio.Event()
                 await resident.idle.wait()
             if not await self._server.unload(name):
-                self._late_until = asyncio.get_running_loop().time() + ROOM_WAIT
+                self._room.late()
         finally:
             del self._leaving[name]
             left.set()
         self._metrics.evicted(reason, time.monotonic() - start)
         if reason not in ("room", "idle"):
-            await self._forget(name)
+            await self._fetcher.forget(name)
 
     def evictions(self, before: int | None, limit: int) -> list[Eviction]:
         """Return the newest evictions, of those with a number below `before` if it is given."""
@@ -493,6 +320,3 @@ class Endpoint(Measured):
     def artifacts(self) -> Iterator[str]:
         """Yield the TargetModels of the store; blocks."""
         return self._store.list()
-
-    async def _in_thread(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)

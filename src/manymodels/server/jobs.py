@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..errors import InvocationTimeout, ManyModelsError, ModelNotFound
-from ..invocation import Answer, Invocation
+from ..errors import ManyModelsError, ModelNotFound
+from ..invocation import Answer
+from .awaited import Awaited
 from .held import Held
 from .messages import Failure, Load, Run, ToWorker, Unload
 
@@ -64,38 +65,16 @@ class Resident(Held):
 
 
 @dataclass(eq=False, slots=True)
-class Call:
-    """An invocation that waits for its answer."""
+class Call(Awaited):
+    """An invocation of a model in worker processes; its deadline is the client's, if that is sooner."""
 
     resident: Resident
-    invocation: Invocation
-    future: asyncio.Future[Answer]
-    #: Instants of the monotonic clock: when the client wants its answer, when the server gives it up at the
-    #: latest, when it was asked for, and when the worker began.
-    deadline: float
+    #: When the server gives it up at the latest, by the monotonic clock.
     limit: float
-    asked: float
-    began: float = 0.0
-
-    def settle(self, outcome: Answer | Failure) -> None:
-        """Hand over what the worker said, if it is still waited for."""
-        if isinstance(outcome, Failure):
-            self.fail(outcome.error())
-        elif not self.future.done():
-            outcome.timings["queue"] = self.began - self.asked
-            self.future.set_result(outcome)
-
-    def fail(self, error: ManyModelsError) -> None:
-        """Answer with an error, if it is still waited for."""
-        if not self.future.done():
-            self.future.set_exception(error)
 
     def expire(self, state: str) -> None:
         """Answer that the deadline has passed."""
-        seconds = round(self.deadline - self.asked, 3)
-        self.fail(
-            InvocationTimeout(f"{self.resident.name!r} did not answer within {seconds:g} s: the invocation {state}")
-        )
+        self.fail(self.overdue(self.resident.name, state))
 
 
 @dataclass(eq=False, slots=True)

@@ -161,7 +161,7 @@ class WorkerPool(Holder[Resident]):
         now = time.monotonic()
         limit = now + timeout
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        call = Call(resident, invocation, future, min(limit, invocation.deadline), limit, now)
+        call = Call(invocation, future, now, min(limit, invocation.deadline), resident, limit)
         if resident is not self._asked:
             if self._asked is not None:
                 self._crowded_until = now + CROWDED

@@ -25,6 +25,7 @@ from manymodels.errors import (
     WorkerDied,
 )
 from manymodels.invocation import Answer, Invocation
+from manymodels.server.awaited import Awaited
 from manymodels.server.holder import Holder
 from manymodels.server.launcher import describe_exit
 from manymodels.settings import Settings
@@ -32,7 +33,7 @@ from manymodels.settings import Settings
 from .api import Refused
 from .engine import Engine
 from .messages import Description, Report, decode_answered, encode_invocations
-from .residents import Call, Resident, Run
+from .residents import Resident, Run
 from .settings import MmsSettings
 from .settings import load as load_settings
 
@@ -251,7 +252,7 @@ class MmsServer(Holder[Resident]):
         resident = self._invoked(name)
         loop = asyncio.get_running_loop()
         now = loop.time()
-        call = Call(invocation, loop.create_future(), now, now + timeout)
+        call = Awaited(invocation, loop.create_future(), now, now + timeout)
         resident.calls.append(call)
         resident.waiting += 1
         if resident.busy < self._mms_settings.workers_per_model:
@@ -260,7 +261,7 @@ class MmsServer(Holder[Resident]):
         try:
             return await asyncio.wait_for(call.future, min(timeout, invocation.deadline - time.monotonic()))
         except asyncio.TimeoutError:
-            raise call.timeout(name) from None
+            raise call.overdue(name, "runs" if call.began else "waits") from None
         finally:
             resident.waiting -= 1
 
@@ -280,7 +281,7 @@ class MmsServer(Holder[Resident]):
         finally:
             resident.busy -= 1
 
-    async def _exchange(self, resident: Resident, run: Run, calls: list[Call]) -> None:
+    async def _exchange(self, resident: Resident, run: Run, calls: list[Awaited]) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
         self.metrics.batched(len(calls))

@@ -1,4 +1,4 @@
-"""What the backend holds: models, the runs of their processes, and the invocations that wait for them."""
+"""What the backend holds: models, and the runs of their processes."""
 
 from __future__ import annotations
 
@@ -8,42 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from manymodels.errors import InvocationTimeout, ManyModelsError
-from manymodels.invocation import Answer, Invocation
+from manymodels.server.awaited import Awaited
 from manymodels.server.held import Held
-from manymodels.server.messages import Failure
 
 from .engine import Engine
-
-
-@dataclass(eq=False)
-class Call:
-    """One invocation that somebody waits for."""
-
-    invocation: Invocation
-    future: asyncio.Future[Answer]
-    asked: float
-    deadline: float
-    began: float = 0.0
-
-    def settle(self, outcome: Answer | Failure) -> None:
-        """Hand over what the model answered."""
-        if isinstance(outcome, Failure):
-            self.fail(outcome.error())
-        elif not self.future.done():
-            outcome.timings["queue"] = self.began - self.asked
-            self.future.set_result(outcome)
-
-    def fail(self, error: ManyModelsError) -> None:
-        """Hand over an error."""
-        if not self.future.done():
-            self.future.set_exception(error.again())
-
-    def timeout(self, name: str) -> InvocationTimeout:
-        """Return the error of a call that was not answered in time."""
-        seconds = self.deadline - self.asked
-        state = "runs" if self.began else "waits"
-        return InvocationTimeout(f"{name!r} did not answer within {seconds:g} s: the invocation {state}")
 
 
 @dataclass(eq=False)
@@ -71,14 +39,14 @@ class Resident(Held):
 
     #: None after its processes were lost; the next invocation loads it again.
     run: Run | None = None
-    calls: deque[Call] = field(default_factory=deque)
+    calls: deque[Awaited] = field(default_factory=deque)
     #: Exchanges with its processes that go on.
     busy: int = 0
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    def take(self, most: int, most_bytes: int) -> list[Call]:
+    def take(self, most: int, most_bytes: int) -> list[Awaited]:
         """Take the next invocations that go together, leaving out those nobody waits for any more."""
-        taken: list[Call] = []
+        taken: list[Awaited] = []
         size = 0
         while self.calls and len(taken) < most:
             if self.calls[0].future.done():
@@ -90,7 +58,7 @@ class Resident(Held):
             taken.append(self.calls.popleft())
         return taken
 
-    def drop(self) -> Iterator[Call]:
+    def drop(self) -> Iterator[Awaited]:
         """Take all invocations that wait."""
         while self.calls:
             yield self.calls.popleft()

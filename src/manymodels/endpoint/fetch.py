@@ -1,0 +1,142 @@
+"""Look at the store in threads: which version of an artifact there is, its files, and who serves it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import logging
+import time
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from ..artifact import Artifact
+from ..errors import LoadFailed, ManyModelsError
+from ..plugins import Binding, Plugins
+from ..settings import Settings
+from ..store import Found, Store
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+#: Times an artifact that is replaced while it is read is tried, before its client is told to ask again.
+REPLACED = 3
+#: Fetches, and looks at the store, at a time.
+THREADS = 32
+#: Artifacts looked at when the server starts, to learn which frameworks the store needs: how many
+#: at most, how large at most (in bytes), and for how many seconds.
+SAMPLE = 100
+SAMPLE_SIZE = 16 << 20
+SAMPLE_SECONDS = 2.0
+
+
+class Files(NamedTuple):
+    """What is loaded."""
+
+    path: Path
+    binding: Binding
+    #: Bytes of all files.
+    size: int
+    #: Whether its manifest asks for a worker of its own.
+    isolated: bool
+
+
+@dataclass
+class Opened:
+    """What a look at the store found."""
+
+    found: Found
+    #: None where the version was known, or could not be opened.
+    files: Files | None = None
+    #: Why it could not be opened.
+    error: LoadFailed | None = None
+
+
+class Fetcher:
+    """Fetches artifacts from a store."""
+
+    def __init__(self, store: Store, plugins: Plugins, settings: Settings) -> None:
+        self._store = store
+        self._plugins = plugins
+        self._model_settings = settings.model_settings()
+        #: What is kept on the local disk.
+        self._kept: dict[str, Found] = {}
+        # The loop's own pool is too small for many slow stores, and is the server's for other things.
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
+
+    def close(self) -> None:
+        """Begin no further look."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def look(self, target_model: str, known: Collection[str | None]) -> Opened:
+        """Find an artifact, and open it if it is none of the known versions.
+
+        :raises ModelNotFound: if there is none of that name.
+        :raises LoadFailed: if the store cannot be read.
+        """
+        return await self._in_thread(functools.partial(self._look, target_model, known))
+
+    async def open(self, found: Found) -> Opened:
+        """Open an artifact."""
+        return await self._in_thread(functools.partial(self._open, found))
+
+    async def keep(self, found: Found) -> None:
+        """Take note that a version is kept on the local disk, and delete another one of the artifact."""
+        old = self._kept.get(found.target_model)
+        if old is not None and old.version != found.version:
+            await self.forget(found.target_model)
+        self._kept[found.target_model] = found
+
+    async def forget(self, target_model: str) -> None:
+        """Delete what is kept of an artifact on the local disk."""
+        if (kept := self._kept.pop(target_model, None)) is not None:
+            await self._in_thread(functools.partial(self._store.forget, kept))
+
+    async def frameworks(self) -> list[str] | None:
+        """Return the plugins that a sample of the store needs; None, for all, where that says nothing."""
+        return await self._in_thread(self._frameworks)
+
+    def _frameworks(self) -> list[str] | None:
+        names: set[str] = set()
+        until = time.monotonic() + SAMPLE_SECONDS
+        for target_model in itertools.islice(self._store.list(), SAMPLE):
+            try:
+                found = self._store.find(target_model)
+                if found.size > SAMPLE_SIZE:
+                    return None  # a framework imported in each worker instead takes more memory than all do here
+                opened = self._open(found)
+                if opened.error is not None:
+                    raise opened.error
+            except ManyModelsError as error:
+                logger.warning("cannot be served: %s", error, extra={"model": target_model})
+                continue
+            assert opened.files is not None
+            binding = opened.files.binding
+            names.update(name for name in (binding.plugin, binding.framework) if name is not None)
+            if time.monotonic() > until:
+                break
+        return sorted(names) or None
+
+    def _look(self, target_model: str, known: Collection[str | None]) -> Opened:
+        found = self._store.find(target_model)
+        return Opened(found) if found.version in known else self._open(found)
+
+    def _open(self, found: Found, tries: int = REPLACED) -> Opened:
+        """Fetch the artifact's files and bind its plugin; one that is replaced meanwhile is found again."""
+        try:
+            path = self._store.open(found)
+            artifact = Artifact(path, found.target_model)
+            binding = self._plugins.bind(artifact, self._model_settings)
+            size = artifact.size if found.kind == "archive" else found.size
+            return Opened(found, Files(path, binding, size, artifact.manifest.isolated))
+        except LoadFailed as error:
+            newer = self._store.find(found.target_model)
+            if newer.version == found.version or tries == 1:
+                return Opened(found, error=error)
+        return self._open(newer, tries - 1)
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)

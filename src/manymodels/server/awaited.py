@@ -1,0 +1,44 @@
+"""An invocation that waits for its answer, as every model server keeps it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from ..errors import InvocationTimeout, ManyModelsError
+from ..invocation import Answer, Invocation
+from .messages import Failure
+
+
+@dataclass(eq=False, slots=True)
+class Awaited:
+    """One invocation that somebody waits for."""
+
+    invocation: Invocation
+    future: asyncio.Future[Answer]
+    #: Instants of the monotonic clock: when it was asked for, when its answer is given up, and when it began.
+    asked: float
+    deadline: float
+    began: float = field(default=0.0, kw_only=True)
+
+    def settle(self, outcome: Answer | Failure) -> None:
+        """Hand over what the model answered, if it is still waited for."""
+        if isinstance(outcome, Failure):
+            self.fail(outcome.error())
+        elif not self.future.done():
+            outcome.timings["queue"] = self.began - self.asked
+            self.future.set_result(outcome)
+
+    def fail(self, error: ManyModelsError) -> None:
+        """Answer with an error, which may be that of others too, if it is still waited for."""
+        if not self.future.done():
+            self.future.set_exception(error.again())
+
+    def overdue(self, name: str, state: str) -> InvocationTimeout:
+        """Return the error of one whose deadline has passed.
+
+        :param name: of its model.
+        :param state: what the invocation did when that happened.
+        """
+        seconds = round(self.deadline - self.asked, 3)
+        return InvocationTimeout(f"{name!r} did not answer within {seconds:g} s: the invocation {state}")
