@@ -50,6 +50,8 @@ _REMEDIES = {
     "LoadFailed": "Try `manymodels check ARTIFACT`, mend the artifact and put it into the store again.",
     "BadArtifact": "Pack it again with `manymodels package`, without links; or raise `max_members`, `max_unpacked`.",
     "NoPlugin": "Install the plugin of its framework, or name one in the artifact's `manymodels.json`.",
+    "GoldenFailed": "See `manymodels check ARTIFACT`. If the new answers are right, record them: `manymodels package "
+    "MODEL --golden golden.jsonl`.",
     "ModelRefused": "Mend the artifact: it ends its worker process. The message says for how long it is refused.",
     "OutOfMemory": "Send it again. If it stays so, raise `memory`, or make the model smaller.",
     "ModelNotReady": "Send it again; the model goes on loading meanwhile.",

@@ -8,9 +8,11 @@ import os
 import pty
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -414,7 +416,52 @@ def test_package_refuses(model: Path, tmp_path: Path) -> None:
     assert list(tmp_path.glob("*.t*")) == []
 
 
+def test_package_records_golden_requests(model: Path, tmp_path: Path) -> None:
+    requests = tmp_path / "requests.jsonl"
+    csv = {"body": "5.1,3.5,1.4,0.2\n", "content_type": "text/csv", "accept": "text/csv", "tolerance": 0.5}
+    requests.write_text("\n".join(map(json.dumps, [{"body": [FLOWER], "answer": ["old"]}, csv])))
+    lines = succeed("package", model, "--golden", requests, "-o", "golden.tgz", cwd=tmp_path).splitlines()
+    assert lines[0].endswith("holds model.joblib, sample.json, golden.jsonl")
+    with tarfile.open(tmp_path / "golden.tgz") as archive:
+        member = archive.extractfile("golden.jsonl")
+        assert member is not None
+        recorded = [json.loads(line) for line in member]
+    csv |= {"answer": "0\n", "answer_content_type": "text/csv"}
+    assert recorded == [{"body": [FLOWER], "answer": ANSWER}, csv]
+    assert not (model / "golden.jsonl").exists()
+
+    content = json.loads(succeed("check", tmp_path / "golden.tgz", "--json"))
+    assert content["golden"] == {"requests": 2, "failed": 0}
+    assert re.search(r"golden.jsonl +2 of 2 answered as they must be", succeed("check", tmp_path / "golden.tgz"))
+
+
+def test_package_records_no_errors(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "wide.jsonl").write_text('\n{"body": [[1, 2]]}')
+    error = fail("package", model, "--golden", tmp_path / "wide.jsonl", cwd=tmp_path, code=1)
+    assert "wide.jsonl, line 2, is not answered: the model expects 4 features" in error
+    (tmp_path / "bad.jsonl").write_text('{"bod": 1}')
+    assert "bad.jsonl, line 1, is not valid" in fail("package", model, "--golden", tmp_path / "bad.jsonl", code=1)
+    assert list(tmp_path.glob("*.gz")) == []
+
+
 # -- check --
+
+
+def test_check_fails_with_golden_requests(model: Path, tmp_path: Path) -> None:
+    shutil.copy(model / "model.joblib", tmp_path)
+    lines = [{"body": [FLOWER], "answer": answer} for answer in ([1], ANSWER, [2])]
+    (tmp_path / "golden.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    done = run("check", tmp_path)
+    assert done.returncode == 1
+    text = done.stdout.decode()
+    assert re.search(r"fails golden requests", text.splitlines()[0])
+    assert re.findall(r"golden.jsonl, line (\d): the model answers \[0\] instead of \[(\d)\]", text) == [
+        ("1", "1"),
+        ("3", "2"),
+    ]
+    assert re.search(r"golden.jsonl +1 of 3 answered as they must be", text)
+    done = run("check", tmp_path, "--json")
+    assert (done.returncode, json.loads(done.stdout)["golden"]) == (1, {"requests": 3, "failed": 2})
 
 
 def test_check_shows_plugin_load_and_answer(model: Path) -> None:

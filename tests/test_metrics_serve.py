@@ -95,6 +95,7 @@ def test_a_life_in_numbers(busy: tuple[Server, Path]) -> None:
     assert now.get("load_seconds_count") == now.get("fetch_seconds_count") == 3
     assert 0 < now.get("load_seconds_sum") <= now.get("load_wait_seconds_sum") < 60
     assert sum(value for (name, _), value in now.items() if name == "manymodels_load_failures_total") == 1
+    assert now.get("golden_failures_total") == 0
     assert now.get("resident_models") == 3
     assert 0 < now.get("resident_bytes") < now.get("memory_budget_bytes")
     assert now.get("workers") >= 1

@@ -16,6 +16,9 @@ from .errors import BadArtifact
 #: The optional file in which an artifact says which plugin serves it.
 MANIFEST = "manymodels.json"
 _MANIFEST_LIMIT = 1 << 20
+#: The optional file of requests and the answers that the model must give to them.
+GOLDEN = "golden.jsonl"
+_OWN = (MANIFEST, GOLDEN)
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,7 +72,7 @@ class Artifact:
     def match(self, *patterns: str) -> list[str]:
         """Return the files at the top of the artifact whose names match a shell pattern, in their order.
 
-        Cheaper than `files`, which looks into folders too.
+        Cheaper than `files`, which looks into folders too. The platform's own files are left out.
         """
         return [name for pattern in patterns for name in self._top if fnmatch.fnmatchcase(name, pattern)]
 
@@ -79,7 +82,7 @@ class Artifact:
             return [self._only]
         try:
             with os.scandir(self.path) as scan:
-                visible = (entry for entry in scan if not entry.name.startswith(".") and entry.name != MANIFEST)
+                visible = (entry for entry in scan if not entry.name.startswith(".") and entry.name not in _OWN)
                 return sorted(entry.name for entry in visible if entry.is_file())
         except OSError as error:
             self._unreadable(error)
@@ -95,22 +98,33 @@ class Artifact:
 
         :raises BadArtifact: if it is not valid.
         """
-        if self._only is not None or not os.path.lexists(f"{self.path}/{MANIFEST}"):
+        content = self.read(MANIFEST, _MANIFEST_LIMIT)
+        if content is None:
             return Manifest()
-        path = self.path / MANIFEST
-        if not path.is_file():
-            raise BadArtifact(f"{MANIFEST} of {self.name!r} is not a file")
-        try:
-            with path.open("rb") as file:
-                content = file.read(_MANIFEST_LIMIT + 1)
-        except OSError as error:
-            self._unreadable(error)
-        if len(content) > _MANIFEST_LIMIT:
-            raise BadArtifact(f"{MANIFEST} of {self.name!r} has more than {_MANIFEST_LIMIT} bytes")
         try:
             return msgspec.json.decode(content, type=Manifest)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BadArtifact(f"{MANIFEST} of {self.name!r} is not valid: {error}") from error
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        """Return the content of a file at the top of the artifact; None if there is none, as in a bare file.
+
+        :param limit: most bytes it may have.
+        :raises BadArtifact: if it has more, is no file, or cannot be read.
+        """
+        if self._only is not None or not os.path.lexists(f"{self.path}/{name}"):
+            return None
+        path = self.path / name
+        if not path.is_file():
+            raise BadArtifact(f"{name} of {self.name!r} is not a file")
+        try:
+            with path.open("rb") as file:
+                content = file.read(limit + 1)
+        except OSError as error:
+            self._unreadable(error)
+        if len(content) > limit:
+            raise BadArtifact(f"{name} of {self.name!r} has more than {limit} bytes")
+        return content
 
     def pickle_root(self, name: str) -> str | None:
         """Return the dotted name of the class that a pickle or joblib file holds; None if it cannot be told.

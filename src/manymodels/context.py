@@ -31,6 +31,9 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     accelerate: Literal["on", "off", "strict"] = "on"
     #: How far its values may be from the original's, relative to ``max(1, |value|)``.
     accelerate_tolerance: float = 1e-9
+    #: What becomes of a model that fails the golden requests of its artifact: ``refuse`` it, or ``flag`` it; ``off``
+    #: does not ask them.
+    golden: Literal["refuse", "flag", "off"] = "refuse"
 
 
 class Context:

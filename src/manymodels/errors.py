@@ -20,6 +20,7 @@ Each class carries the statuses of the three dialects it is answered in: the con
     ├── LoadFailed                  400   the artifact cannot be loaded
     │   ├── BadArtifact             400   corrupt, empty, too large, hostile
     │   ├── NoPlugin                400   claimed by no plugin, by two, or by one not installed
+    │   ├── GoldenFailed            400   does not answer its golden requests as the artifact says
     │   └── ModelRefused            400   killed its workers; refused for a while
     ├── OutOfMemory                 507   no room, or memory ran out while loading or predicting
     ├── ModelNotReady               503   still loading at the caller's deadline
@@ -132,6 +133,10 @@ class BadArtifact(LoadFailed):
 
 class NoPlugin(LoadFailed):
     """No installed plugin, or more than one, claims the artifact."""
+
+
+class GoldenFailed(LoadFailed):
+    """The model does not answer a golden request of its artifact as it must."""
 
 
 class ModelRefused(LoadFailed):

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from . import golden
 from .acceleration import LeftToOriginal
 from .artifact import Artifact
 from .codecs import any_accept
 from .context import Context, ModelSettings
-from .errors import LoadFailed, ManyModelsError, OutOfMemory, PredictionFailed
+from .errors import GoldenFailed, LoadFailed, ManyModelsError, OutOfMemory, PredictionFailed
+from .golden import Golden, GoldenResult
 from .invocation import Answer, Invocation
 from .plugins import Binding, Plugins, Predict
 from .trial import ORIGINAL, Predictor, compare
@@ -57,6 +59,8 @@ class Model:
         self.news = False
         #: Invocations so far.
         self.asked = 0
+        #: How it did on its artifact's golden requests; None: it was not asked any.
+        self.golden: GoldenResult | None = None
         framework = plugins.bound(binding.framework, wrappers=False) if binding.framework else None
         self.context = Context(
             artifact.name,
@@ -66,8 +70,11 @@ class Model:
             framework=framework,
         )
         try:
+            requests = {} if settings.golden == "off" else golden.read(artifact)
             self._model = self._hooks.load(artifact, self.context)
             self._batch = self._hooks.batch(self._model, self.context) if settings.batching else None
+            if requests:
+                self._ask(requests)
         except (LoadFailed, OutOfMemory):
             raise
         except MemoryError as error:
@@ -82,6 +89,26 @@ class Model:
     def notes(self) -> list[str]:
         """What the plugin had to say of the model while loading it."""
         return self.context.notes
+
+    def _ask(self, requests: Mapping[int, Golden]) -> None:
+        """Ask golden requests, which also warms the model up.
+
+        :raises GoldenFailed: if one is answered wrongly, unless that is only to be flagged.
+        """
+        watched, self._hooks, self._predict_fn = self._hooks, self._plain, self._plain.predict_fn
+        failed = 0
+        try:
+            for failure in golden.failures(requests, lambda invocation: self.invoke([invocation])[0]):
+                if self.context.settings.golden == "refuse":
+                    raise GoldenFailed(f"{self.context.target_model!r} fails a golden request: {failure}")
+                failed += 1
+                self.context.note(failure)
+        except ManyModelsError:
+            watched.unload(self._model, self.context)
+            raise
+        finally:
+            self._hooks, self._predict_fn = watched, watched.predict_fn
+        self.golden = GoldenResult(len(requests), failed)
 
     def accelerate(self) -> Iterator[None]:
         """Ask the plugin for a faster predictor and let it serve if it agrees and is faster.

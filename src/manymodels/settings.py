@@ -179,6 +179,12 @@ class Settings(BaseSettings):
         validation_alias=_env("accelerate_tolerance"),
         description="How far its values may be from the original's, relative to the larger of 1 and the value.",
     )
+    golden: Literal["refuse", "flag", "off"] = Field(
+        "refuse",
+        validation_alias=_env("golden"),
+        description="What becomes of a model that fails the golden requests of its artifact: refuse; flag, which "
+        "serves it with a note; off, which does not ask them.",
+    )
     threads: int = Field(1, ge=1, validation_alias=_env("threads"), description="Threads one prediction may use.")
     start_method: Literal["fork", "spawn"] = Field(
         "fork" if sys.platform == "linux" else "spawn",
@@ -263,6 +269,7 @@ class Settings(BaseSettings):
             batching=self.batching,
             accelerate=self.accelerate,
             accelerate_tolerance=self.accelerate_tolerance,
+            golden=self.golden,
         )
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
-from .. import log
-from ..artifact import Artifact
-from ..errors import LoadFailed
+from .. import golden, log
+from ..artifact import GOLDEN, Artifact
+from ..errors import LoadFailed, ManyModelsError
 from ..invocation import Answer, Invocation
 from ..plugins import Binding, Plugins
 from ..server import ModelDescription
@@ -33,13 +35,25 @@ existing = click.Path(exists=True, path_type=Path, resolve_path=True)
 @click.command()
 @click.argument("folder", type=existing)
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Archive; FOLDER.tar.gz here.")
-def package(folder: Path, output: Path | None) -> None:
-    """Pack a model folder, or file, for a model store."""
+@click.option(
+    "--golden",
+    "requests",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="REQUESTS",
+    help=f"Requests to record in the archive's {GOLDEN}.",
+)
+def package(folder: Path, output: Path | None, requests: Path | None) -> None:
+    """Pack a model folder, or file, for a model store.
+
+    With --golden the model is loaded and asked what the file REQUESTS holds, a request a line as in golden.jsonl.
+    What it answers now is what it has to answer from then on, whenever it is loaded.
+    """
     output = output or Path(f"{folder.name}.tar.gz")
     if not output.name.endswith(ARCHIVES):
         raise click.BadParameter(f"{output.name!r} must end with {' or '.join(ARCHIVES)}", param_hint="--output")
+    beside = {} if requests is None else {GOLDEN: _recorded(folder, requests)}
     try:
-        names = pack(folder, output)
+        names = pack(folder, output, beside)
     except OSError as error:
         raise click.ClickException(f"{str(output)!r} cannot be packed: {error.strerror or error}") from error
     click.echo(f"{output} ({size(output.stat().st_size)}) holds {', '.join(names[:10])}{_more(len(names) - 10)}")
@@ -51,36 +65,73 @@ def package(folder: Path, output: Path | None) -> None:
         click.echo(f"Warning: it cannot be served here: {error}", err=True)
 
 
+def _recorded(folder: Path, requests: Path) -> bytes:
+    """Return the golden requests of a model, with what it answers now.
+
+    :param requests: a file of them, whose answers may be left out.
+    """
+    try:
+        content = requests.read_bytes()
+    except OSError as error:
+        raise click.ClickException(f"{str(requests)!r} cannot be read: {error.strerror}") from error
+    asked = golden.parse(content, str(requests), answers=False)
+    # The original's answers, which a faster predictor has to agree with; and whatever was recorded before.
+    settings = load(workers=1, accelerate="off", golden="off")
+    log.configure("error", "text")
+    with _opened(folder, settings, Plugins.installed(settings.block_plugins)) as (files, binding):
+        invocations = [request.invocation() for request in asked.values()]
+        _, outcomes = asyncio.run(_try(folder.name, files, binding, invocations, settings))
+    recorded = []
+    for (line, request), outcome in zip(asked.items(), outcomes, strict=True):
+        if isinstance(outcome, ManyModelsError) or outcome.status != 200:
+            why = str(outcome) if isinstance(outcome, ManyModelsError) else f"status {outcome.status}: {_text(outcome)}"
+            raise click.ClickException(f"{requests}, line {line}, is not answered: {why}")
+        fields = {"answer": outcome.body, "answer_content_type": outcome.content_type}
+        recorded.append(msgspec.structs.replace(request, **fields))
+    written = golden.write(recorded)
+    golden.parse(written, GOLDEN)  # with the answers it may be too large
+    return written
+
+
 @click.command()
 @click.argument("artifact", type=existing)
 @as_json_option
 def check(artifact: Path, *, as_json: bool) -> None:
-    """Load an artifact and ask it its sample.
+    """Load an artifact, and ask it its own requests.
 
-    ARTIFACT is a .tar.gz, a folder or a model file; it is loaded as the server would. The sample is
-    a request in the artifact: sample.json, sample.csv, sample.jsonl, sample.npy, sample.npz,
-    sample.libsvm or sample.txt.
+    ARTIFACT is a .tar.gz, a folder or a model file; it is loaded as the server would. Golden requests are those
+    in golden.jsonl; the exit code is 1 if one is answered wrongly. The sample is a request in the artifact:
+    sample.json, sample.csv, sample.jsonl, sample.npy, sample.npz, sample.libsvm or sample.txt.
     """
-    settings = load(workers=1)
+    settings = load(workers=1, golden="flag")
     log.configure("error", "text")
     with _opened(artifact, settings, Plugins.installed(settings.block_plugins)) as (folder, binding):
         sample = find_sample(folder)
-        request = None if sample is None else Invocation(sample.read_bytes(), guess_content_type(b"", sample.name))
-        description, answer = asyncio.run(_try(artifact.name, folder, binding, request, settings))
+        requests = [] if sample is None else [Invocation(sample.read_bytes(), guess_content_type(b"", sample.name))]
+        description, outcomes = asyncio.run(_try(artifact.name, folder, binding, requests, settings))
+    answer = outcomes[0] if outcomes else None
+    if isinstance(answer, ManyModelsError):
+        raise answer
+    result = description.golden
+    failed = result is not None and result.failed > 0
     if as_json:
         print_json(_as_json(artifact, description, sample, answer))
-        return
-    rows = [
-        ("plugin", _plugin(binding)),
-        ("loaded in", f"{description.load_seconds * 1e3:.0f} ms"),
-        ("memory", size(description.bytes)),
-        *(("note", note) for note in description.notes),
-    ]
-    if sample is None or answer is None:
-        rows.append(("sample", "none; add sample.json or the like to see it answer"))
     else:
-        rows.append((sample.name, _text(answer)))
-    print_table((artifact.name, "can be served"), rows)
+        rows = [
+            ("plugin", _plugin(binding)),
+            ("loaded in", f"{description.load_seconds * 1e3:.0f} ms"),
+            ("memory", size(description.bytes)),
+            *(("note", note) for note in description.notes),
+        ]
+        if result is not None:
+            rows.append((GOLDEN, f"{result.requests - result.failed} of {result.requests} answered as they must be"))
+        if sample is None or answer is None:
+            rows.append(("sample", "none; add sample.json or the like to see it answer"))
+        else:
+            rows.append((sample.name, _text(answer)))
+        print_table((artifact.name, "fails golden requests" if failed else "can be served"), rows)
+    if failed:
+        sys.exit(1)
 
 
 @contextlib.contextmanager
@@ -93,15 +144,21 @@ def _opened(path: Path, settings: Settings, plugins: Plugins) -> Iterator[tuple[
 
 
 async def _try(
-    name: str, folder: Path, binding: Binding, request: Invocation | None, settings: Settings
-) -> tuple[ModelDescription, Answer | None]:
+    name: str, folder: Path, binding: Binding, requests: Sequence[Invocation], settings: Settings
+) -> tuple[ModelDescription, list[Answer | ManyModelsError]]:
+    """Load a model and ask it one request after the other."""
     server = create_server(settings, {})
     frameworks = [plugin for plugin in (binding.plugin, binding.framework) if plugin is not None]
+    outcomes: list[Answer | ManyModelsError] = []
     try:
         await server.start(frameworks)
         description = await server.load(name, folder, binding)
-        answer = None if request is None else await server.invoke(name, request, settings.invocation_timeout)
-        return description, answer
+        for request in requests:
+            try:
+                outcomes.append(await server.invoke(name, request, settings.invocation_timeout))
+            except ManyModelsError as error:
+                outcomes.append(error)
+        return description, outcomes
     finally:
         await server.stop()
 
@@ -114,6 +171,7 @@ def _as_json(path: Path, model: ModelDescription, sample: Path | None, answer: A
         "load_seconds": model.load_seconds,
         "bytes": model.bytes,
         "notes": list(model.notes),
+        "golden": None if model.golden is None else msgspec.to_builtins(model.golden),
         "sample": None,
     }
     if sample is not None and answer is not None:

@@ -239,6 +239,8 @@ def _described(model: ModelDescription) -> dict[str, Any]:
         described["framework"] = model.framework
     if model.notes:
         described["notes"] = list(model.notes)
+    if model.golden is not None:
+        described["golden"] = msgspec.to_builtins(model.golden)
     if model.predictor is not None:
         described["predictor"] = msgspec.to_builtins(model.predictor)
     if model.refused is not None:

@@ -155,6 +155,13 @@ DEFINITIONS = (
         _each(lambda metrics: metrics.load_failures),
     ),
     Definition(
+        "manymodels_golden_failures",
+        _COUNTER,
+        "Models loaded although they fail golden requests; those that are refused are load failures.",
+        (),
+        _one(lambda metrics, _: metrics.golden_failures),
+    ),
+    Definition(
         "manymodels_evictions",
         _COUNTER,
         "Models unloaded: to make room, because the artifact was replaced or is gone, or on request.",

@@ -57,6 +57,8 @@ class Metrics:
         self.load_failures = {
             name: 0 for name, error in BY_NAME.items() if issubclass(error, LoadFailed | OutOfMemory | WorkerDied)
         }
+        #: Models that were loaded although they fail golden requests.
+        self.golden_failures = 0
         self.evictions = dict.fromkeys(EVICTIONS, 0)
         self.restarts = dict.fromkeys(RESTARTS, 0)
 

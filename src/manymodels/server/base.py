@@ -8,6 +8,7 @@ from typing import Protocol
 
 import msgspec
 
+from ..golden import GoldenResult
 from ..invocation import Answer, Invocation
 from ..metrics import Metrics, ServerState
 from ..plugins import Binding
@@ -29,6 +30,8 @@ class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
     load_seconds: float = 0.0
     #: What the plugin had to say while loading, such as a version mismatch.
     notes: Sequence[str] = ()
+    #: How it did on the golden requests of its artifact; None: it was not asked any.
+    golden: GoldenResult | None = None
     #: Process ids of the workers that hold it.
     workers: Sequence[int] = ()
     #: Which predictor serves it, and how it compared; None until that is found out.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..golden import GoldenResult
 from ..plugins import Binding
 from ..trial import Predictor
 
@@ -24,6 +25,8 @@ class Held:
     measured: bool = False
     load_seconds: float = 0.0
     notes: Sequence[str] = ()
+    #: How it did on its golden requests.
+    golden: GoldenResult | None = None
     #: Which predictor serves it, where that was found out.
     predictor: Predictor | None = None
     #: Whether it is to have a process for itself, as its artifact asks; multi-model-server gives that to any.

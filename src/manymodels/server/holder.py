@@ -107,6 +107,8 @@ class Holder(ABC, Generic[R]):
         finally:
             self._budget.release(reserved)
         resident.loaded = True
+        if resident.golden is not None and resident.golden.failed:
+            self.metrics.golden_failures += 1
         for note in resident.notes:
             logger.warning("%s", note, extra={"model": name})
         return self._description(resident)
@@ -147,6 +149,7 @@ class Holder(ABC, Generic[R]):
             measured=resident.measured,
             load_seconds=resident.load_seconds,
             notes=tuple(resident.notes),
+            golden=resident.golden,
             workers=tuple(workers),
             predictor=resident.predictor,
             refused=self._conduct.refusal(resident.name, resident.version),

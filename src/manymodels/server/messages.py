@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from ..errors import BY_NAME, ManyModelsError, PredictionFailed
+from ..golden import GoldenResult
 from ..invocation import Answer, Invocation
 from ..plugins import Binding
 from ..trial import Predictor
@@ -91,6 +92,7 @@ class Loaded(msgspec.Struct, tag="loaded", array_like=True):
     measured: bool
     seconds: float
     notes: list[str]
+    golden: GoldenResult | None = None
 
 
 class Unloaded(msgspec.Struct, tag="unloaded", array_like=True):

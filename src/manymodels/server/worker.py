@@ -231,7 +231,8 @@ class Worker:
                 self._ratios[job.binding.plugin] = count / size
         self._bytes[job.model] = count
         measured = grown is not None and grown >= size
-        return Loaded(job.job, count, measured, seconds, [sendable(note) for note in model.notes])
+        notes = [sendable(note) for note in model.notes]
+        return Loaded(job.job, count, measured, seconds, notes, model.golden)
 
     def _unload(self, number: int) -> None:
         self._chores.drop(number)

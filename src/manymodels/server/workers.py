@@ -196,6 +196,7 @@ class WorkerPool(Holder[Resident]):
         resident.measured = message.measured
         resident.load_seconds = message.seconds
         resident.notes = message.notes
+        resident.golden = message.golden
 
     def on_serves(self, slot: Slot, message: Serves) -> None:
         """Take note of which predictor serves a model, if it is still there."""

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import tarfile
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import BadArtifact
 from .files import walk
 
 
-def pack(source: Path, output: Path) -> list[str]:
+def pack(source: Path, output: Path, beside: Mapping[str, bytes] = {}) -> list[str]:
     """Write a ``.tar.gz`` of a folder or a single file and return the names in it.
 
     The files stand at the archive's root. Names that start with a dot and ``__pycache__`` are
     left out. The same files make the same bytes.
 
+    :param beside: content of further files by name, in place of those of the same name.
     :raises BadArtifact: if there is nothing to pack, or a link or special file in it.
     :raises OSError: if a file cannot be read or the output cannot be written.
     """
     files = _files(source, output)
+    names = list({**files, **beside})
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".pack-") as temp:
         partial = Path(temp, output.name)
         with (
@@ -29,13 +33,14 @@ def pack(source: Path, output: Path) -> list[str]:
             gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as zipped,
             tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as archive,
         ):
-            for name, path in files.items():
-                with path.open("rb") as file:
-                    member = tarfile.TarInfo(name)
-                    member.size = os.fstat(file.fileno()).st_size
+            for name in names:
+                member = tarfile.TarInfo(name)
+                with io.BytesIO(beside[name]) if name in beside else files[name].open("rb") as file:
+                    member.size = file.seek(0, os.SEEK_END)
+                    file.seek(0)
                     archive.addfile(member, file)
         partial.replace(output)
-    return list(files)
+    return names
 
 
 def _files(source: Path, output: Path) -> dict[str, Path]:

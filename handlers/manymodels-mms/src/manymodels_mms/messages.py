@@ -13,6 +13,7 @@ import msgspec
 
 from manymodels import ModelSettings
 from manymodels.errors import LoadFailed
+from manymodels.golden import GoldenResult
 from manymodels.invocation import Invocation
 from manymodels.plugins import Binding
 from manymodels.server.messages import Answered, Failure
@@ -59,6 +60,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     seconds: float = 0.0
     notes: list[str] = []
+    golden: GoldenResult | None = None
     failure: Failure | None = None
 
     def write(self, folder: Path) -> None:

@@ -63,7 +63,8 @@ class HookTransformer(Transformer):  # type: ignore[misc]  # untyped
                 raise MemoryError(str(error)) from error
             raise
         notes = [sendable(note) for note in self._bound.notes]
-        Report(pid=os.getpid(), seconds=time.perf_counter() - start, notes=notes).write(folder)
+        seconds = time.perf_counter() - start
+        Report(pid=os.getpid(), seconds=seconds, notes=notes, golden=self._bound.golden).write(folder)
 
     def transform(self, data: Sequence[dict[str, Any]], context: Context) -> list[bytes]:
         """Answer requests that each hold one or more invocations, each with the outcomes of its own."""
