@@ -270,6 +270,8 @@ own. Errors are one line on standard error; the exit code is 2 for what was aske
     yield _help(cli, "manymodels")
     for name, command in sorted(cli.commands.items()):
         yield f"\n## {name}\n\n{_help(command, f'manymodels {name}')}"
+        for part, below in sorted(command.commands.items()) if isinstance(command, click.Group) else ():
+            yield f"\n### {name} {part}\n\n{_help(below, f'manymodels {name} {part}')}"
 
 
 def _help(command: click.Command, path: str) -> str:

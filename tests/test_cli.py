@@ -28,7 +28,19 @@ from manymodels.cli import cli
 from manymodels.settings import Settings, variables
 
 MANYMODELS = Path(sys.executable).with_name("manymodels")
-COMMANDS = ["check", "evictions", "invoke", "models", "package", "plugins", "replay", "serve", "settings", "train"]
+COMMANDS = [
+    "check",
+    "environments",
+    "evictions",
+    "invoke",
+    "models",
+    "package",
+    "plugins",
+    "replay",
+    "serve",
+    "settings",
+    "train",
+]
 #: The class that the model of `serving` gives the flower.
 ANSWER = [0]
 

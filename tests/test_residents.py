@@ -14,6 +14,7 @@ from manymodels import hookimpl
 from manymodels.artifact import Artifact
 from manymodels.endpoint import Endpoint
 from manymodels.endpoint.journal import REMEMBERED, Journal
+from manymodels.environments import Requirements
 from manymodels.errors import ModelNotFound, OutOfMemory, SettingsError
 from manymodels.invocation import Answer, Invocation
 from manymodels.metrics import Metrics, ServerState
@@ -63,6 +64,7 @@ class Shelf:
         size: int | None = None,
         *,
         isolated: bool = False,
+        requirements: Requirements | None = None,
     ) -> ModelDescription:
         """Load a model: it takes room at once, and a moment."""
         assert size is not None
@@ -196,7 +198,7 @@ def test_nobody_leaves_while_that_would_not_be_enough(serve: Serve, monkeypatch:
             busy = [asyncio.create_task(ask(endpoint, f"small{number}")) for number in range(5)]
             await until(lambda: shelf.running == 5)
             loading = asyncio.create_task(ask(endpoint, "large"))
-            await until(lambda: "large" in endpoint._flights and endpoint._making_room.locked())
+            await until(lambda: "large" in endpoint._flights and endpoint._room._making.locked())
             assert len(shelf.held) == 10
             shelf.answering.set()
             await asyncio.gather(loading, *busy)

@@ -188,6 +188,13 @@ class Plugins:
             found.append(PluginInfo(name=name, version=version, distribution=distribution, hooks=hooks))
         return found
 
+    @property
+    def watching(self) -> list[str]:
+        """Names of the plugins that wrap hooks of others, sorted."""
+        hooks = [caller for caller in vars(self._manager.hook).values() if isinstance(caller, pluggy.HookCaller)]
+        impls = [impl for caller in hooks for impl in caller.get_hookimpls()]
+        return sorted({impl.plugin_name for impl in impls if impl.wrapper or impl.hookwrapper})
+
     def warm_up_imports(self, names: Collection[str] | None = None) -> list[str]:
         """Return the modules the named plugins (None: all) want imported before workers are forked."""
         modules: dict[str, None] = {}

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, ByteSize, Field, FilePath, ValidationError, field_validator
+from pydantic import AliasChoices, ByteSize, DirectoryPath, Field, FilePath, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from . import sagemaker
@@ -68,10 +68,35 @@ class Settings(BaseSettings):
     cache_dir: Path | None = Field(
         None,
         validation_alias=_env("cache_dir"),
-        description="Folder for unpacked artifacts; a temporary one, removed at the end, unless set.",
+        description="Folder for unpacked artifacts, a temporary one, removed at the end, unless set; and for "
+        "environments, which are otherwise in the user's cache.",
     )
     block_plugins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), validation_alias=_env("block_plugins"), description="Names of plugins to leave out, separated by commas."
+    )
+    environments: Literal["off", "built", "build"] = Field(
+        "off",
+        validation_alias=_env("environments"),
+        description="What a model's requirements.txt leads to: off, nothing; built, an environment of its own that "
+        "manymodels environments build made; build, one that is made when the model is first asked for.",
+    )
+    environment_wheels: DirectoryPath | None = Field(
+        None,
+        validation_alias=_env("environment_wheels"),
+        description="Folder with all wheels that environments may be made of; nothing is downloaded then.",
+        json_schema_extra={"metavar": "FOLDER"},
+    )
+    environment_timeout: float = Field(
+        900.0,
+        gt=0,
+        validation_alias=_env("environment_timeout"),
+        description="Seconds that making an environment may take.",
+    )
+    environment_size: ByteSize = Field(
+        ByteSize(8 << 30),
+        gt=0,
+        validation_alias=_env("environment_size"),
+        description="Most bytes an environment may take on disk.",
     )
     max_body: ByteSize = Field(
         ByteSize(sagemaker.BODY_LIMIT),

@@ -11,6 +11,7 @@ from ..errors import ManyModelsError, PluginError, SettingsError
 from ..plugins import Plugins
 from ..settings import load
 from .client import evictions, invoke, models
+from .environments import environments
 from .local import check, package
 from .replay import replay
 from .serve import serve
@@ -68,7 +69,7 @@ def cli() -> None:
     """Serve thousands of small models, each named by TargetModel and loaded on demand."""
 
 
-for _command in (check, evictions, invoke, models, package, plugins, replay, serve, settings, train):
+for _command in (check, environments, evictions, invoke, models, package, plugins, replay, serve, settings, train):
     cli.add_command(_command)
 
 

@@ -15,6 +15,7 @@ import msgspec
 
 from .. import golden, log
 from ..artifact import GOLDEN, Artifact
+from ..endpoint.patience import patience, patiently
 from ..errors import LoadFailed, ManyModelsError
 from ..invocation import Answer, Invocation
 from ..plugins import Binding, Plugins
@@ -152,7 +153,7 @@ async def _try(
     outcomes: list[Answer | ManyModelsError] = []
     try:
         await server.start(frameworks)
-        description = await server.load(name, folder, binding)
+        description = await patiently(lambda: server.load(name, folder, binding), patience(settings))
         for request in requests:
             try:
                 outcomes.append(await server.invoke(name, request, settings.invocation_timeout))

@@ -23,9 +23,18 @@ def settings_options(command: Command) -> Command:
     Values stay text and are checked with the settings, so that they are refused in the same words
     as those of environment variables.
     """
-    for name, field in reversed(Settings.model_fields.items()):
-        command = _option(name, field)(command)
-    return command
+    return options_of(*Settings.model_fields)(command)
+
+
+def options_of(*names: str) -> Callable[[Command], Command]:
+    """Add flags for these settings, in the same way."""
+
+    def add(command: Command) -> Command:
+        for name in reversed(names):
+            command = _option(name, Settings.model_fields[name])(command)
+        return command
+
+    return add
 
 
 def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:

@@ -16,6 +16,7 @@ from ..sagemaker import MODEL_DIR
 from ..server import ModelServer
 from ..settings import Settings
 from .measured import SINGLE, Measured, counted
+from .patience import patience, patiently
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class Container(Measured):
         start = time.perf_counter()
         try:
             binding = await asyncio.get_running_loop().run_in_executor(None, self._bind, name, path)
-            await self._server.load(name, path, binding)
+            await patiently(lambda: self._server.load(name, path, binding), patience(self._settings))
         except ModelAlreadyLoaded:
             raise
         except ManyModelsError as error:

@@ -27,6 +27,7 @@ from .failures import Failures
 from .fetch import Fetcher, Opened
 from .journal import Eviction
 from .measured import Measured, counted
+from .patience import patience, patiently
 from .residents import Resident, Residents
 from .room import Room
 from .trace import Recorder
@@ -222,10 +223,10 @@ class Endpoint(Measured):
         found = opened.found
         name = found.target_model
         assert opened.files is not None
-        path, binding, size, isolated = opened.files
+        path, binding, size, isolated, needs = opened.files
         start = time.monotonic()
         description = await self._room.load(
-            lambda: self._server.load(name, path, binding, found.version, size, isolated=isolated)
+            lambda: self._server.load(name, path, binding, found.version, size, isolated=isolated, requirements=needs)
         )
         now = time.monotonic()
         timings.load = now - start
@@ -284,7 +285,7 @@ class Endpoint(Measured):
     async def warm(self, name: str) -> None:
         """Load a model if it is not there."""
         if name not in self._residents:
-            await self._ready(name, time.monotonic() + self._settings.load_timeout)
+            await self._load_patiently(name)
 
     async def retire(self, name: str) -> None:
         """Unload a model that nobody asks for."""
@@ -309,7 +310,12 @@ class Endpoint(Measured):
             )
         if name in self._residents:
             raise ModelAlreadyLoaded(f"{name!r} is loaded already")
-        await self._ready(name, time.monotonic() + self._settings.load_timeout)
+        await self._load_patiently(name)
+
+    async def _load_patiently(self, name: str) -> None:
+        seconds = patience(self._settings)
+        until = time.monotonic() + seconds
+        await patiently(lambda: self._ready(name, until), seconds)
 
     async def unload(self, name: str) -> None:
         """Unload a model once its last invocation has ended."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from ..artifact import Artifact
+from ..environments import Requirements, read
 from ..errors import LoadFailed, ManyModelsError
 from ..plugins import Binding, Plugins
 from ..settings import Settings
@@ -42,6 +43,8 @@ class Files(NamedTuple):
     size: int
     #: Whether its manifest asks for a worker of its own.
     isolated: bool
+    #: What has to be installed for it, if it says so.
+    requirements: Requirements | None
 
 
 @dataclass
@@ -61,6 +64,7 @@ class Fetcher:
     def __init__(self, store: Store, plugins: Plugins, settings: Settings) -> None:
         self._store = store
         self._plugins = plugins
+        self._settings = settings
         self._model_settings = settings.model_settings()
         #: What is kept on the local disk.
         self._kept: dict[str, Found] = {}
@@ -131,7 +135,8 @@ class Fetcher:
             artifact = Artifact(path, found.target_model)
             binding = self._plugins.bind(artifact, self._model_settings)
             size = artifact.size if found.kind == "archive" else found.size
-            return Opened(found, Files(path, binding, size, artifact.manifest.isolated))
+            needs = read(artifact, parse=self._settings.environments != "off")
+            return Opened(found, Files(path, binding, size, artifact.manifest.isolated, needs))
         except LoadFailed as error:
             newer = self._store.find(found.target_model)
             if newer.version == found.version or tries == 1:

@@ -237,6 +237,8 @@ def _described(model: ModelDescription) -> dict[str, Any]:
     }
     if model.framework is not None:
         described["framework"] = model.framework
+    if model.environment is not None:
+        described["environment"] = model.environment
     if model.notes:
         described["notes"] = list(model.notes)
     if model.golden is not None:

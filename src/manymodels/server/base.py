@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -13,6 +13,9 @@ from ..invocation import Answer, Invocation
 from ..metrics import Metrics, ServerState
 from ..plugins import Binding
 from ..trial import Predictor
+
+if TYPE_CHECKING:  # workers import this module, and need not know where they come from
+    from ..environments import Requirements
 
 
 class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +35,8 @@ class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
     notes: Sequence[str] = ()
     #: How it did on the golden requests of its artifact; None: it was not asked any.
     golden: GoldenResult | None = None
+    #: The environment it runs in, as ``manymodels environments list`` names it; None: the server's own.
+    environment: str | None = None
     #: Process ids of the workers that hold it.
     workers: Sequence[int] = ()
     #: Which predictor serves it, and how it compared; None until that is found out.
@@ -68,6 +73,7 @@ class ModelServer(Protocol):
         size: int | None = None,
         *,
         isolated: bool = False,
+        requirements: Requirements | None = None,
     ) -> ModelDescription:
         """Load a model.
 
@@ -75,10 +81,12 @@ class ModelServer(Protocol):
         :param path: its unpacked artifact.
         :param version: differs for another content of the artifact, where the path does not.
         :param isolated: whether its manifest asks for a worker of its own; goes with the size.
-        :param size: bytes of its files; None: they are asked for both. With it, whether there is room is decided
+        :param requirements: what it says that it needs; goes with the size.
+        :param size: bytes of its files; None: they are asked for all three. With it, whether there is room is decided
             before anything else happens, so that no other load takes the room that was made for this one.
         :raises ModelAlreadyLoaded: if a model of that name is loaded.
         :raises LoadFailed: if it cannot be loaded.
+        :raises ModelNotReady: while its environment is being built.
         :raises OutOfMemory: if there is no room; nothing is evicted for it.
         """
 

@@ -10,7 +10,9 @@ from typing import Any
 from ..errors import PluginError, WorkerDied
 from ..metrics import Metrics
 from ..settings import Settings
-from .launcher import Process, create_launcher
+from .environment_fleets import EnvironmentFleets
+from .jobs import Resident
+from .launcher import Launcher, Process, create_launcher
 from .slot import Owner, Slot
 from .worker import WorkerConfig
 
@@ -39,6 +41,8 @@ class Fleet:
         self.own: list[Slot] = []
         #: Those whose slot has another process already, and which finish what they were sent.
         self.retiring: list[Slot] = []
+        #: Those of environments.
+        self.environments = EnvironmentFleets(settings.start_method, self._slot, self.run)
         self.stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -46,7 +50,8 @@ class Fleet:
         """Start the shared workers."""
         self._launcher = create_launcher(self._settings.start_method, config)
         await self._launcher.start()
-        self.shared = [self._slot(f"worker-{number}") for number in range(1, self._settings.workers + 1)]
+        names = [f"worker-{number}" for number in range(1, self._settings.workers + 1)]
+        self.shared = [self._slot(name, self._launcher) for name in names]
         for slot in self.shared:
             await slot.connect(await self._launcher.launch())
 
@@ -62,30 +67,34 @@ class Fleet:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.environments.stop()
         await self._launcher.stop()
 
     def slots(self) -> list[Slot]:
         """Return all slots."""
-        return [*self.shared, *self.extra, *self.own, *self.retiring]
+        return [*self.shared, *self.extra, *self.own, *self.environments.slots(), *self.retiring]
 
     def wanted(self, slot: Slot) -> bool:
         """Say whether a slot is to have a process."""
-        return slot in self.shared or slot in self.extra or slot in self.own
+        return slot in self.slots() and slot not in self.retiring
 
     def add_extra(self) -> Slot | None:
         """Start another worker beside the shared ones, if there are not too many such yet."""
         if len(self.extra) >= self._settings.workers:
             return None
-        slot = self._slot(f"extra-{len(self.extra) + 1}")
+        slot = self._slot(f"extra-{len(self.extra) + 1}", self._launcher)
         self.extra.append(slot)
         self.run(self.connect(slot))
         return slot
 
-    def add_own(self, model: str) -> Slot | None:
+    def add_own(self, resident: Resident) -> Slot | None:
         """Start a worker for one model, if there are not too many such yet."""
         if len(self.own) >= OWN_PER_WORKER * self._settings.workers:
             return None
-        slot = self._slot(f"own-{model}")
+        launcher = self._launcher
+        if resident.interpreter is not None:
+            launcher = self.environments.of(resident.interpreter).launcher
+        slot = self._slot(f"own-{resident.name}", launcher)
         self.own.append(slot)
         self.run(self.connect(slot))
         return slot
@@ -108,12 +117,12 @@ class Fleet:
         """End a worker at once."""
         if slot.process is not None and slot.ending is None:
             slot.ending = reason
-            self._launcher.kill(slot.process)
+            slot.launcher.kill(slot.process)
 
-    async def launch(self) -> Process | None:
-        """Start a process; None if it cannot be started."""
+    async def launch(self, slot: Slot) -> Process | None:
+        """Start a process for a slot; None if it cannot be started."""
         try:
-            return await self._launcher.launch()
+            return await slot.launcher.launch()
         except (WorkerDied, PluginError, OSError) as error:
             logger.error("a worker cannot be started: %s", error)
             return None
@@ -122,7 +131,7 @@ class Fleet:
         """Start a process for a slot, for as long as it takes."""
         while not self.stopping:
             try:
-                await slot.connect(await self._launcher.launch())
+                await slot.connect(await slot.launcher.launch())
             except (WorkerDied, PluginError, OSError) as error:
                 logger.error("%s cannot be started: %s", slot.name, error)
                 await asyncio.sleep(RETRY)
@@ -142,5 +151,5 @@ class Fleet:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("keeping the workers failed", exc_info=error)
 
-    def _slot(self, name: str) -> Slot:
-        return Slot(self._owner, name, self._settings.max_batch, self.metrics.batched)
+    def _slot(self, name: str, launcher: Launcher) -> Slot:
+        return Slot(self._owner, name, launcher, self._settings.max_batch, self.metrics.batched)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..environments import Interpreter
 from ..golden import GoldenResult
 from ..plugins import Binding
 from ..trial import Predictor
@@ -27,10 +28,14 @@ class Held:
     notes: Sequence[str] = ()
     #: How it did on its golden requests.
     golden: GoldenResult | None = None
+    #: What is to be said of it beside that, whichever process holds it.
+    remarks: Sequence[str] = ()
     #: Which predictor serves it, where that was found out.
     predictor: Predictor | None = None
     #: Whether it is to have a process for itself, as its artifact asks; multi-model-server gives that to any.
     isolated: bool = False
+    #: What runs it, where its artifact needs another environment than the server's.
+    interpreter: Interpreter | None = None
     #: Invocations that wait or run.
     waiting: int = 0
     loaded: bool = False

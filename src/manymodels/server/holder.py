@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from ..artifact import Artifact
+from ..environments import Environments, Interpreter, Requirements, read
 from ..errors import ModelAlreadyLoaded, ModelNotFound, Overloaded
 from ..metrics import Metrics, ServerState
 from ..plugins import Binding, Plugins
@@ -40,6 +42,7 @@ class Holder(ABC, Generic[R]):
         self._resident = resident
         self._overhead = overhead
         self._plugins = Plugins.installed(settings.block_plugins)
+        self._environments = Environments(settings, self._plugins)
         self._conduct = Conduct()
         self._residents: dict[str, R] = {}
         self._estimator = Estimator()
@@ -70,6 +73,18 @@ class Holder(ABC, Generic[R]):
     async def _make_room(self, count: int) -> None:
         """Let go of what can be had again without a load, until that many bytes fit."""
 
+    def _interpreter(self, name: str, requirements: Requirements | None, binding: Binding) -> Interpreter | None:
+        """Return what a model runs on; None: the server's own interpreter.
+
+        :raises ModelNotReady: while its environment is being built.
+        :raises LoadFailed: if there is none for it.
+        """
+        return self._environments.get(name, requirements, binding)
+
+    def _start_of(self, resident: R) -> int:
+        """Return the bytes that have to be taken before the model can be loaded, and are not its own."""
+        return 0
+
     # -- Models --
 
     async def load(
@@ -81,6 +96,7 @@ class Holder(ABC, Generic[R]):
         size: int | None = None,
         *,
         isolated: bool = False,
+        requirements: Requirements | None = None,
     ) -> ModelDescription:
         """Load a model."""
         if name in self._residents:
@@ -91,10 +107,13 @@ class Holder(ABC, Generic[R]):
         reserved = 0
         try:
             if size is None:
-                looked = await asyncio.get_running_loop().run_in_executor(None, _look, path)
-                size, isolated = looked[0], looked[1]
+                look = functools.partial(_look, path, name, self._settings)
+                looked = await asyncio.get_running_loop().run_in_executor(None, look)
+                size, isolated, requirements = looked
             resident.isolated = isolated
-            estimate = self._estimator.estimate(binding.plugin, size) + self._overhead
+            resident.remarks = self._environments.remarks(requirements)
+            resident.interpreter = self._interpreter(name, requirements, binding)
+            estimate = self._estimator.estimate(binding.plugin, size) + self._overhead + self._start_of(resident)
             if not self._budget.has_room(estimate):
                 await self._make_room(estimate)
             self._budget.reserve(name, estimate)
@@ -109,9 +128,10 @@ class Holder(ABC, Generic[R]):
         resident.loaded = True
         if resident.golden is not None and resident.golden.failed:
             self.metrics.golden_failures += 1
-        for note in resident.notes:
+        description = self._description(resident)
+        for note in description.notes:
             logger.warning("%s", note, extra={"model": name})
-        return self._description(resident)
+        return description
 
     def used(self) -> int:
         """Return the bytes that models take, and those about to be loaded, again or for the first time."""
@@ -125,6 +145,7 @@ class Holder(ABC, Generic[R]):
         """Return one loaded model."""
         if name not in self._residents:
             self._conduct.check_all(name)
+            self._environments.check(name)
         return self._description(self._loaded(name))
 
     def state(self) -> ServerState:
@@ -148,8 +169,9 @@ class Holder(ABC, Generic[R]):
             bytes=taken,
             measured=resident.measured,
             load_seconds=resident.load_seconds,
-            notes=tuple(resident.notes),
+            notes=(*resident.remarks, *resident.notes),
             golden=resident.golden,
+            environment=None if resident.interpreter is None else resident.interpreter.name,
             workers=tuple(workers),
             predictor=resident.predictor,
             refused=self._conduct.refusal(resident.name, resident.version),
@@ -179,7 +201,7 @@ class Holder(ABC, Generic[R]):
         return resident
 
 
-def _look(path: Path) -> tuple[int, bool]:
-    """Return the size of an artifact, and whether it asks for a process of its own."""
-    artifact = Artifact(path)
-    return artifact.size, artifact.manifest.isolated
+def _look(path: Path, name: str, settings: Settings) -> tuple[int, bool, Requirements | None]:
+    """Return the size of an artifact, whether it asks for a process of its own, and what it needs."""
+    artifact = Artifact(path, name)
+    return artifact.size, artifact.manifest.isolated, read(artifact, parse=settings.environments != "off")

@@ -14,7 +14,9 @@ from typing import Protocol
 
 import msgspec
 
+from ..environments import Interpreter
 from ..errors import WorkerDied
+from .memory import private
 from .warm import WarmProcess
 from .worker import WorkerConfig
 from .zygote import Exited, Fork, Forked, Kill, ZygoteConfig, from_zygote_decoder
@@ -57,22 +59,30 @@ class Launcher(Protocol):
     def kill(self, process: Process) -> None:
         """End a worker at once."""
 
+    def memory(self) -> int:
+        """Return the bytes that are there before the first worker, and for all of them."""
+
     async def stop(self) -> None:
         """End everything that was started."""
 
 
-def environment(threads: int) -> dict[str, str]:
-    """Return the environment of workers.
+def variables(threads: int, path: str | None = None) -> dict[str, str]:
+    """Return the environment variables of workers.
 
     Each predicts on as many threads as it is told, instead of one for each processor in each
     library; and the zygote must not have any beside its own.
+
+    :param path: where the server's own packages are for an interpreter that does not have them.
     """
     count = str(threads)
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-    variables = {**os.environ, **dict.fromkeys(names, count), "PYTHONUNBUFFERED": "1"}
+    found = {**os.environ, **dict.fromkeys(names, count), "PYTHONUNBUFFERED": "1"}
     # pyarrow, which pandas imports where it is installed, starts a thread for its allocator otherwise.
-    variables.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
-    return variables
+    found.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
+    if path is not None:
+        found["PYTHONPATH"] = path  # and nothing else of what the server's own interpreter is to see
+        found.pop("PYTHONHOME", None)
+    return found
 
 
 def _channel() -> tuple[socket.socket, socket.socket, int, int]:
@@ -86,8 +96,9 @@ def _channel() -> tuple[socket.socket, socket.socket, int, int]:
 class SpawnLauncher:
     """Starts every worker as a fresh interpreter."""
 
-    def __init__(self, config: WorkerConfig) -> None:
+    def __init__(self, config: WorkerConfig, interpreter: Interpreter | None = None) -> None:
         self._config = config
+        self._executable, self._path = _of(interpreter)
         self._processes: dict[int, asyncio.subprocess.Process] = {}
 
     async def start(self) -> None:
@@ -100,12 +111,12 @@ class SpawnLauncher:
         with theirs:
             try:
                 process = await asyncio.create_subprocess_exec(
-                    sys.executable,
+                    self._executable,
                     *argv,
                     msgspec.json.encode(self._config).decode(),
                     str(os.getpid()),
                     pass_fds=(theirs.fileno(), write),
-                    env=environment(self._config.settings.threads),
+                    env=variables(self._config.settings.threads, self._path),
                     start_new_session=True,
                 )
             except OSError as error:
@@ -129,6 +140,10 @@ class SpawnLauncher:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
 
+    def memory(self) -> int:
+        """Return 0: nothing is shared."""
+        return 0
+
     async def stop(self) -> None:
         """End all workers."""
         processes = list(self._processes.values())
@@ -142,8 +157,9 @@ class SpawnLauncher:
 class ZygoteLauncher:
     """Starts workers as forks of a zygote, and the zygote again when it ends."""
 
-    def __init__(self, config: WorkerConfig) -> None:
+    def __init__(self, config: WorkerConfig, interpreter: Interpreter | None = None) -> None:
         self._config = ZygoteConfig(worker=config)
+        self._executable, self._path = _of(interpreter)
         #: None before the first, and after one has ended.
         self._zygote: WarmProcess | None = None
         self._forks: dict[int, asyncio.Future[int]] = {}
@@ -160,7 +176,8 @@ class ZygoteLauncher:
             if self._zygote is None:
                 self._zygote = WarmProcess("manymodels.server.zygote", from_zygote_decoder, self._received)
                 self._zygote.ended.add_done_callback(self._lost)
-                left_out = await self._zygote.start(self._config, environment(self._config.worker.settings.threads))
+                told = variables(self._config.worker.settings.threads, self._path)
+                left_out = await self._zygote.start(self._config, told, self._executable)
                 # Spares the next zygote the restart.
                 self._config = msgspec.structs.replace(self._config, left_out=left_out)
 
@@ -222,6 +239,10 @@ class ZygoteLauncher:
             with contextlib.suppress(OSError):  # the zygote is gone, and its workers with it
                 self._zygote.send(Kill(process.pid))
 
+    def memory(self) -> int:
+        """Return the bytes of the zygote."""
+        return 0 if self._zygote is None else private(self._zygote.process.pid)
+
     async def stop(self) -> None:
         """End the zygote, and with it all workers."""
         if self._zygote is not None:
@@ -240,6 +261,13 @@ def describe_exit(code: int | None) -> str:
         return f"was ended by signal {-code}"
 
 
-def create_launcher(start_method: str, config: WorkerConfig) -> Launcher:
-    """Return the launcher for a start method, ``fork`` or ``spawn``."""
-    return ZygoteLauncher(config) if start_method == "fork" else SpawnLauncher(config)
+def create_launcher(start_method: str, config: WorkerConfig, interpreter: Interpreter | None = None) -> Launcher:
+    """Return the launcher for a start method, ``fork`` or ``spawn``.
+
+    :param interpreter: what workers run on; None: what this process runs on.
+    """
+    return ZygoteLauncher(config, interpreter) if start_method == "fork" else SpawnLauncher(config, interpreter)
+
+
+def _of(interpreter: Interpreter | None) -> tuple[str, str | None]:
+    return (sys.executable, None) if interpreter is None else (interpreter.executable, interpreter.path)

@@ -35,11 +35,14 @@ def default_budget() -> int:
     return max(int(available * SHARE) - RESERVE, available // 4)
 
 
-def private() -> int:
-    """Return the bytes of this process's memory that no file is behind; of a fork, with what it began with."""
+def private(pid: int | None = None) -> int:
+    """Return the bytes of a process's memory that no file is behind; of a fork, with what it began with.
+
+    :param pid: None: this process.
+    """
     if sys.platform != "linux":
-        return psutil.Process().memory_info().rss
-    fields = Path("/proc/self/statm").read_text().split()
+        return psutil.Process(pid).memory_info().rss
+    fields = Path("/proc", "self" if pid is None else str(pid), "statm").read_text().split()
     return (int(fields[1]) - int(fields[2])) * resource.getpagesize()
 
 

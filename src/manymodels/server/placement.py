@@ -26,7 +26,10 @@ class Placement:
         self._conduct = conduct
 
     def rank(self, resident: Resident) -> None:
-        """Set which shared workers a model prefers."""
+        """Set which shared workers a model prefers; for one of an environment that is the environment's."""
+        if resident.interpreter is not None:
+            resident.ranking = [self._fleet.environments.of(resident.interpreter).slot]
+            return
         name = resident.name
         resident.ranking = sorted(self._fleet.shared, key=lambda slot: _weight(name, slot.name), reverse=True)
 
@@ -35,6 +38,8 @@ class Placement:
         if resident.own is not None:
             return resident.own
         home = resident.home
+        if resident.interpreter is not None:
+            return home
         if resident.copies:
             holders = [slot for slot in (home, *resident.copies) if slot.free and resident in slot.held]
             if holders:
@@ -71,7 +76,7 @@ class Placement:
 
     def isolate(self, resident: Resident) -> None:
         """Give a model a worker of its own, if there are not too many such yet."""
-        if resident.own is not None or (own := self._fleet.add_own(resident.name)) is None:
+        if resident.own is not None or (own := self._fleet.add_own(resident)) is None:
             return
         logger.warning("gets a worker of its own", extra={"model": resident.name})
         calls = [call for slot in self._fleet.slots() for call in slot.drop(resident)]

@@ -28,7 +28,7 @@ class Renewal:
 
     def review(self, now: float) -> None:
         """Replace workers that leak, and end those replaced that are done."""
-        for slot in (*self._fleet.shared, *self._fleet.own):
+        for slot in (*self._fleet.shared, *self._fleet.own, *self._fleet.environments.slots()):
             if slot.free and slot not in self._starting and now - slot.connected > REST and _leaks(slot):
                 self._starting.add(slot)
                 self._fleet.metrics.restarted("leak")
@@ -41,7 +41,7 @@ class Renewal:
         grown, taken = slot.private >> 20, slot.bytes >> 20
         logger.warning("%s is replaced: it has grown by %d MiB, its models by %d MiB", slot.name, grown, taken)
         try:
-            process = await self._fleet.launch()
+            process = await self._fleet.launch(slot)
             if process is None:
                 return
             if not slot.free:  # it ended, or is held up, meanwhile

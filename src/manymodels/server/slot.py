@@ -14,7 +14,7 @@ import msgspec
 
 from ..errors import ManyModelsError
 from .jobs import Call, Job, Resident
-from .launcher import Process
+from .launcher import Launcher, Process
 from .messages import (
     Answered,
     Cancel,
@@ -66,12 +66,16 @@ class Owner(Protocol):
 class Slot(asyncio.Protocol):
     """A place for one worker process at a time, which outlives it."""
 
-    def __init__(self, owner: Owner, name: str, max_batch: int, batched: Callable[[int], None]) -> None:
+    def __init__(
+        self, owner: Owner, name: str, launcher: Launcher, max_batch: int, batched: Callable[[int], None]
+    ) -> None:
         """Prepare for a process.
 
+        :param launcher: starts and ends its processes.
         :param batched: told of the number of invocations that are sent together, for one prediction.
         """
         self.name = name
+        self.launcher = launcher
         self.process: Process | None = None
         #: Jobs the worker was sent, in order; it is running the first.
         self.sent: deque[Job] = deque()
@@ -132,7 +136,7 @@ class Slot(asyncio.Protocol):
 
     def detach(self) -> Slot:
         """Give the process away, with what it was sent, to a slot of its own; what waits stays here."""
-        old = Slot(self._owner, f"{self.name}-old", self._max_batch, self._batched)
+        old = Slot(self._owner, f"{self.name}-old", self.launcher, self._max_batch, self._batched)
         old.process, old.connected, old.last_active = self.process, self.connected, self.last_active
         old.sent, old.began, old.loading = self.sent, self.began, self.loading
         old._frames, old._transport = self._frames, self._transport

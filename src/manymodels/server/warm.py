@@ -41,9 +41,12 @@ class WarmProcess:
         #: Done when it ended, with how.
         self.ended: asyncio.Future[str] = loop.create_future()
 
-    async def start(self, config: msgspec.Struct, environment: Mapping[str, str]) -> dict[str, str]:
+    async def start(
+        self, config: msgspec.Struct, variables: Mapping[str, str], executable: str = sys.executable
+    ) -> dict[str, str]:
         """Start it and wait until its imports are done.
 
+        :param executable: the interpreter it runs on.
         :returns: modules that it does not import, with the reasons.
         :raises PluginError: if it ends or hangs instead.
         """
@@ -52,9 +55,9 @@ class WarmProcess:
         argv = [str(theirs.fileno()), msgspec.json.encode(config).decode(), str(os.getpid())]
         with theirs:
             self.process = subprocess.Popen(  # noqa: ASYNC220 - a fork and exec, milliseconds, at start only
-                [sys.executable, "-m", self._module, *argv],
+                [executable, "-m", self._module, *argv],
                 pass_fds=(theirs.fileno(),),
-                env=dict(environment),
+                env=dict(variables),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is the front's to handle
             )

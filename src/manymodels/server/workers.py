@@ -61,17 +61,20 @@ class WorkerPool(Holder[Resident]):
 
     async def start(self, frameworks: Sequence[str] | None) -> None:
         """Start the workers."""
-        await self._fleet.start(
-            WorkerConfig(
-                blocked=tuple(self._settings.block_plugins),
-                modules=tuple(self._plugins.warm_up_imports(frameworks)),
-                memory=self._budget.limit + HEADROOM,
-                settings=self._settings.model_settings(),
-            )
+        await self._fleet.start(self._config(frameworks))
+
+    def _config(self, plugins: Sequence[str] | None) -> WorkerConfig:
+        """Return the configuration of workers that import what plugins (None: all) want imported."""
+        return WorkerConfig(
+            blocked=tuple(self._settings.block_plugins),
+            modules=tuple(self._plugins.warm_up_imports(plugins)),
+            memory=self._budget.limit + HEADROOM,
+            settings=self._settings.model_settings(),
         )
 
     async def stop(self) -> None:
         """End the workers, once what they have to do is done or the time is up."""
+        await self._environments.close()
         loop = asyncio.get_running_loop()
         end = loop.time() + STOP_TIMEOUT
         while not all(slot.idle for slot in self._fleet.slots()) and loop.time() < end:  # noqa: ASYNC110 - at the end only
@@ -88,9 +91,12 @@ class WorkerPool(Holder[Resident]):
     # -- Models --
 
     async def _make_room(self, count: int) -> None:
+        self._fleet.environments.retire(idle=0)
         await self._replicas.make_room(count, self._settings.slow_after)
 
     async def _bring(self, resident: Resident) -> None:
+        if (interpreter := resident.interpreter) is not None:
+            await self._fleet.environments.enter(resident, interpreter, self._config(interpreter.plugins))
         self._placement.rank(resident)
         resident.trial = self._conduct.may_try(resident.name, resident.version)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -114,7 +120,10 @@ class WorkerPool(Holder[Resident]):
     def _taken(self) -> int:
         # A worker that has grown by more than its models account for counts with that.
         grown = sum(max(slot.bytes, slot.private - renewal.SPARE) for slot in self._fleet.slots())
-        return grown + self._recovery.room()
+        return grown + self._recovery.room() + self._fleet.environments.bytes()
+
+    def _start_of(self, resident: Resident) -> int:
+        return 0 if resident.interpreter is None else self._fleet.environments.estimate(resident.interpreter)
 
     def _where(self, resident: Resident) -> tuple[int, list[int]]:
         holders = [slot for slot in self._fleet.slots() if resident in slot.held]
@@ -138,6 +147,8 @@ class WorkerPool(Holder[Resident]):
         resident.removed = True
         self._residents.pop(resident.name, None)
         self._recovery.settle(resident)
+        self._fleet.environments.leave(resident)
+        self._tick_on()
         acknowledged: list[asyncio.Future[Any]] = []
         if (own := resident.own) is not None:
             # At once: what it runs is slow, or ends its worker.
@@ -229,6 +240,7 @@ class WorkerPool(Holder[Resident]):
         now = time.monotonic()
         busy = False
         free = any(not slot.stalled for slot in (*self._fleet.shared, *self._fleet.extra))
+        environments = self._fleet.environments.slots()
         for slot in self._fleet.slots():
             slot.expire(now)
             busy = busy or not slot.idle
@@ -236,14 +248,17 @@ class WorkerPool(Holder[Resident]):
             patience = self._settings.slow_after
             if slot.sent and slot.sent[0].kind is Load:
                 patience *= LOAD_PATIENCE
-            if slot.sent and now - slot.began > patience and (free or not slot.stalled):
+            elsewhere = free and slot not in environments
+            if slot.sent and now - slot.began > patience and (elsewhere or not slot.stalled):
                 self._placement.hold_up(slot)
             if slot.sent and self._deadline(slot) <= now:
                 self._fleet.end(slot, "was ended because it ran past the deadline")
         self._replicas.review(now)
         self._renewal.review(now)
         self._fleet.retire_extra(now)
-        if busy or self._fleet.extra or self._fleet.retiring or self._replicas.copied:
+        self._fleet.environments.retire()
+        leaving = self._fleet.extra or self._fleet.retiring or self._fleet.environments.idle
+        if busy or leaving or self._replicas.copied:
             self._tick_on()
 
     def _deadline(self, slot: Slot) -> float:

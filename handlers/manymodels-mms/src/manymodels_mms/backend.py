@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from manymodels.environments import Interpreter, Requirements
 from manymodels.errors import (
     LoadFailed,
     ManyModelsError,
@@ -25,6 +26,7 @@ from manymodels.errors import (
     WorkerDied,
 )
 from manymodels.invocation import Answer, Invocation
+from manymodels.plugins import Binding
 from manymodels.server.awaited import Awaited
 from manymodels.server.holder import Holder
 from manymodels.server.launcher import describe_exit
@@ -103,6 +105,7 @@ class MmsServer(Holder[Resident]):
 
     async def stop(self) -> None:
         """End multi-model-server, once what it has to answer is answered or the time is up."""
+        await self._environments.close()
         loop = asyncio.get_running_loop()
         end = loop.time() + STOP_TIMEOUT
         while (  # noqa: ASYNC110 - at the end only
@@ -128,6 +131,14 @@ class MmsServer(Holder[Resident]):
 
     async def _bring(self, resident: Resident) -> None:
         await self._run_of(resident)
+
+    def _interpreter(self, name: str, requirements: Requirements | None, binding: Binding) -> Interpreter | None:
+        if requirements is not None and self._environments.wanted(requirements):
+            raise LoadFailed(
+                f"{requirements.file} of {name!r} asks for an environment of its own, which models of the backend mms "
+                "cannot have; serve it with --backend workers, or install what it needs beside the server"
+            )
+        return None
 
     async def _abandon(self, resident: Resident) -> None:
         await self._remove(resident)

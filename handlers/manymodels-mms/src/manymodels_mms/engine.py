@@ -17,7 +17,7 @@ import mms
 import psutil
 
 from manymodels.errors import PluginError, SettingsError, WorkerDied
-from manymodels.server.launcher import environment as base_environment
+from manymodels.server.launcher import variables
 from manymodels.server.warm import WarmProcess
 from manymodels.settings import Settings
 
@@ -104,7 +104,7 @@ class Engine:
             raise
 
     def _environment(self, home: Path) -> dict[str, str]:
-        environment = base_environment(self._settings.threads)
+        environment = variables(self._settings.threads)
         # multi-model-server would take its configuration from one of these.
         environment = {name: value for name, value in environment.items() if not name.startswith("MMS_")}
         return {**environment, "MODEL_SERVER_HOME": str(home), "TMPDIR": str(self.folder)}
