@@ -6,9 +6,12 @@ PORT ?= 8080
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PLUGINS := $(patsubst %/setup.cfg,%,$(wildcard plugins/*/setup.cfg))
+STAMP_ALL := $(VENV)/.installed-all
+# The plugins that `make install` brings, and those that only `make install-all` does.
+PLUGINS := $(addprefix plugins/manymodels-,sklearn xgboost custom)
+OTHERS := $(filter-out $(PLUGINS),$(patsubst %/setup.cfg,%,$(wildcard plugins/*/setup.cfg)))
 HANDLERS := $(patsubst %/setup.cfg,%,$(wildcard handlers/*/setup.cfg))
-METADATA := setup.cfg pyproject.toml $(foreach part,$(PLUGINS) $(HANDLERS),$(part)/setup.cfg $(part)/pyproject.toml)
+metadata = $(foreach part,$(1),$(part)/setup.cfg $(part)/pyproject.toml)
 # Versions of Python besides $(PYTHON) that `make test-all` runs tests on, where they are there: those
 # in which what differs between versions would show.
 VERSIONS ?= 3.10 3.11 3.12 3.13
@@ -17,16 +20,26 @@ PORTABLE := tests/test_invocations.py tests/test_workers.py tests/test_zygote.py
 # The contract, which `make test-image` runs on the image.
 CONTRACT := tests/test_container_api.py tests/test_invocations.py tests/test_boto3.py tests/test_roles.py
 
-.PHONY: help install samples serve docs lint pytest test test-all test-image bench clean
+# What checks and tests need.
+NEEDS := install-all
+
+.PHONY: help install install-all samples serve docs lint pytest test test-all test-image bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 	@echo
 	@echo "  variables: PYTHON=$(PYTHON) VENV=$(VENV) PORT=$(PORT)"
 
-install: $(STAMP) ## install everything, editable, into $(VENV)
+install: $(STAMP) ## install the server and its plugins for sklearn, xgboost and scripts, editable, into $(VENV)
 
-$(STAMP): $(METADATA)
+install-all: $(STAMP_ALL) ## install the plugins for all other frameworks too
+
+$(STAMP_ALL): $(STAMP) $(call metadata,$(OTHERS))
+	@echo "installing the other plugins into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 $(foreach plugin,$(OTHERS),-e ./$(plugin))
+	@touch $@
+
+$(STAMP): setup.cfg pyproject.toml $(call metadata,$(PLUGINS) $(HANDLERS))
 	@echo "installing into $(VENV) (a minute or two the first time) ..."
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 \
@@ -42,13 +55,13 @@ serve: samples ## serve the sample models on $(PORT); Ctrl-C stops it
 docs: install ## write the reference pages of docs/ from the code
 	@$(BIN)/python docs/generate.py
 
-lint: install ## check format, style, types and imports
+lint: $(NEEDS) ## check format, style, types and imports
 	@echo "ruff ..." && $(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@echo "mypy ..." && $(BIN)/mypy src plugins handlers/*/src model_store docs benchmarks docker \
 		&& $(BIN)/mypy tests && $(BIN)/mypy handlers/*/tests
 	@echo "lint-imports ..." && $(BIN)/lint-imports
 
-pytest: install ## run the tests, or those in TESTS
+pytest: $(NEEDS) ## run the tests, or those in TESTS
 	@echo "pytest on $$($(BIN)/python --version) ..."
 	@$(BIN)/python -m pytest $(TESTS)
 
@@ -58,7 +71,7 @@ test-all: test ## all checks, and the tests on every other Python that is there
 	@for version in $(VERSIONS); do \
 		if [ "Python $$version" = "$$($(BIN)/python --version | cut -d. -f1,2)" ]; then continue; \
 		elif python$$version -c "import venv" 2>/dev/null; \
-		then $(MAKE) --no-print-directory pytest PYTHON=python$$version VENV=.venv-$$version TESTS='$(PORTABLE)' || exit 1; \
+		then $(MAKE) --no-print-directory pytest PYTHON=python$$version VENV=.venv-$$version NEEDS=install TESTS='$(PORTABLE)' || exit 1; \
 		else echo "Python $$version is not there: skipped"; fi; \
 	done
 

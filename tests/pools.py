@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from manymodels.settings import load
 #: The distribution of the toy plugin; its folder is on the path of the tests that ask for `toys`.
 TOY = Path(__file__).with_name("toy")
 BINDING = Binding("toy")
-OTHERS = "sklearn,xgboost,custom"
+#: All other plugins that are installed.
+OTHERS = ",".join(sorted({entry.name for entry in metadata.entry_points(group="manymodels")} - {"toy"}))
 #: Seconds after which a test gives up; nothing is asserted on time.
 PATIENCE = 30.0
 

@@ -18,7 +18,18 @@ ROOT = Path(__file__).resolve().parent.parent
 PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/setup.cfg"))
 HANDLERS = sorted(path.parent for path in ROOT.glob("handlers/*/setup.cfg"))
 #: What a framework is known by; none may be needed to install the core.
-FRAMEWORKS = ("scikit-learn", "sklearn", "xgboost", "joblib", "pandas", "scipy", "torch", "sagemaker", "mms")
+FRAMEWORKS = (
+    "scikit-learn",
+    "sklearn",
+    "xgboost",
+    "lightgbm",
+    "joblib",
+    "pandas",
+    "scipy",
+    "torch",
+    "sagemaker",
+    "mms",
+)
 
 
 def config(folder: Path) -> configparser.ConfigParser:

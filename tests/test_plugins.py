@@ -116,7 +116,7 @@ def test_every_hook_has_a_test() -> None:
 
 def test_installed_plugins_are_found_by_their_entry_points(toys: Toys) -> None:
     plugins = Plugins.installed()
-    assert plugins.names == ["custom", "sklearn", "toy", "xgboost"]
+    assert set(plugins.names) >= {"custom", "sklearn", "toy", "xgboost"}
     toy = next(info for info in plugins.describe() if info.name == "toy")
     hooks = ("accelerate", "batch", "claim", "input_fn", "load", "output_fn", "predict_fn", "unload")
     assert toy == PluginInfo(name="toy", version="0.1", distribution="toy", hooks=hooks)
@@ -124,7 +124,8 @@ def test_installed_plugins_are_found_by_their_entry_points(toys: Toys) -> None:
 
 def test_blocked_plugins_are_not_even_imported(toys: Toys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     distribution(tmp_path, monkeypatch, "broken", "import no_such_framework")
-    assert Plugins.installed(["broken", "custom", "no-such-plugin"]).names == ["sklearn", "toy", "xgboost"]
+    names = set(Plugins.installed(["broken"]).names)
+    assert set(Plugins.installed(["broken", "custom", "no-such-plugin"]).names) == names - {"custom"}
 
 
 def distribution(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, source: str) -> None:

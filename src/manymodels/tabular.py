@@ -31,6 +31,21 @@ class Table:
     #: 2-D: float64 where every value is a number, otherwise object; a missing value is NaN in both.
     rows: npt.NDArray[Any]
 
+    def in_order(self, names: Sequence[str]) -> npt.NDArray[Any]:
+        """Return the rows with exactly these columns, in this order.
+
+        :raises BadInput: with the columns that are missing, and those that are none of `names`.
+        """
+        if self.names == tuple(names):
+            return self.rows
+        position = {name: index for index, name in enumerate(self.names)}
+        missing = [name for name in names if name not in position]
+        unknown = sorted(position.keys() - set(names))
+        if missing or unknown:
+            faults = [("the rows lack", missing), ("the model does not know", unknown)]
+            raise BadInput("; ".join(f"{fault} {_listed(found)}" for fault, found in faults if found))
+        return self.rows[:, [position[name] for name in names]]
+
 
 def decode_json(body: bytes) -> Any:
     """Decode a JSON body; ``codecs.decode`` says which forms become what."""
@@ -236,3 +251,8 @@ def _ragged(value: list[Any]) -> str:
         if len(row) != len(value[0]):
             return f"row {number} has {len(row)} values, row 1 has {len(value[0])}"
     return "the innermost lists differ in length"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(repr(name[:60]) for name in names[:5]) + more

@@ -236,7 +236,7 @@ async def test_stop_lets_invocations_end(toys: Toys) -> None:
         assert not server.healthy()
 
 
-FRONT = """
+FRONT = f"""
 import asyncio, sys
 from pathlib import Path
 from manymodels.plugins import Binding
@@ -244,7 +244,7 @@ from manymodels.settings import load
 from manymodels_mms.backend import create
 
 async def main():
-    server = create(load(block_plugins="sklearn,xgboost,custom", start_method=sys.argv[2]))
+    server = create(load(block_plugins={OTHERS!r}, start_method=sys.argv[2]))
     await server.start(None)
     for name in ("a", "b"):
         await server.load(name, Path(sys.argv[1]), Binding("toy"))

@@ -30,29 +30,10 @@ def decode(body: bytes, content_type: str | None, names: Sequence[str] | None, w
     if hasattr(value, "tocsr"):
         return _sparse(value, width)
     if isinstance(value, codecs.Table):
-        value = _ordered(value, names)
+        value = value.rows if names is None else value.in_order(names)
     elif isinstance(value, dict):
         raise BadInput('the JSON object holds no rows; send [[...], ...], {"instances": ...} or {"features": ...}')
     return _dense(value, width)
-
-
-def _ordered(table: codecs.Table, names: Sequence[str] | None) -> npt.NDArray[Any]:
-    """Return the rows with their columns in the model's order; a model without names takes them as they come."""
-    rows: npt.NDArray[Any] = table.rows
-    if names is None or table.names == tuple(names):
-        return rows
-    position = {name: index for index, name in enumerate(table.names)}
-    missing = [name for name in names if name not in position]
-    unknown = sorted(position.keys() - set(names))
-    if missing or unknown:
-        faults = [("lacks", missing), ("does not know", unknown)]
-        raise BadInput("the model " + " and ".join(f"{verb} {_listed(found)}" for verb, found in faults if found))
-    return rows[:, [position[name] for name in names]]
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(repr(name[:60]) for name in names[:5]) + more
 
 
 def _dense(value: Any, width: int) -> npt.NDArray[np.float32]:
