@@ -23,6 +23,7 @@ FRAMEWORKS = (
     "sklearn",
     "xgboost",
     "lightgbm",
+    "onnxruntime",
     "joblib",
     "pandas",
     "scipy",
