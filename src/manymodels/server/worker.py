@@ -210,7 +210,8 @@ class Worker:
             return Failed(job.job, Failure.of(error))
 
     def _load(self, job: Load) -> Loaded:
-        before, pages = self._meter.begin(), private()
+        before = self._meter.begin()
+        pages = private() if before is None else 0
         start = time.perf_counter()
         artifact = Artifact(Path(job.path), job.name)
         try:
