@@ -22,7 +22,7 @@ DOCS = ROOT / "docs"
 PAGES = [
     *ROOT.glob("*.md"),
     *DOCS.glob("*.md"),
-    *ROOT.glob("plugins/*/README.md"),
+    *ROOT.glob("plugins/**/README.md"),
     *ROOT.glob("*/README.md"),
 ]
 HOOKS: dict[str, HookCaller] = {
@@ -118,5 +118,5 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 def test_every_page_is_linked_from_the_readme() -> None:
     text = (ROOT / "README.md").read_text()
-    for path in (*DOCS.glob("*.md"), *ROOT.glob("plugins/*/README.md")):
+    for path in (*DOCS.glob("*.md"), *ROOT.glob("plugins/**/README.md")):
         assert f"]({path.relative_to(ROOT)})" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import importlib
 import re
@@ -17,6 +18,8 @@ import manymodels
 ROOT = Path(__file__).resolve().parent.parent
 PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/setup.cfg"))
 HANDLERS = sorted(path.parent for path in ROOT.glob("handlers/*/setup.cfg"))
+#: Distributions to learn from, which nothing installs.
+EXAMPLES = sorted(path.parent for path in ROOT.glob("plugins/examples/*/setup.cfg"))
 #: What a framework is known by; none may be needed to install the core.
 FRAMEWORKS = (
     "scikit-learn",
@@ -40,13 +43,15 @@ def config(folder: Path) -> configparser.ConfigParser:
 
 
 each_plugin = pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: folder.name)
-each_part = pytest.mark.parametrize("folder", [*PLUGINS, *HANDLERS], ids=lambda folder: folder.name)
+each_part = pytest.mark.parametrize("folder", [*PLUGINS, *HANDLERS, *EXAMPLES], ids=lambda folder: folder.name)
 each_distribution = pytest.mark.parametrize("folder", [ROOT, *PLUGINS, *HANDLERS], ids=lambda folder: folder.name)
 
 
 def test_plugins_are_found() -> None:
     assert {folder.name for folder in PLUGINS} >= {"manymodels-sklearn", "manymodels-xgboost", "manymodels-custom"}
-    assert {path.name for path in ROOT.glob("plugins/*") if path.is_dir()} == {folder.name for folder in PLUGINS}
+    found = {path.name for path in ROOT.glob("plugins/*") if path.is_dir()}
+    assert found == {"examples", *(folder.name for folder in PLUGINS)}
+    assert {folder.name for folder in EXAMPLES} == {"manymodels-drift", "manymodels-recorder"}
 
 
 @each_distribution
@@ -61,7 +66,22 @@ def test_version_is_in_the_changelog() -> None:
     assert f"\n## {manymodels.__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-@each_distribution
+@pytest.mark.parametrize("folder", EXAMPLES, ids=lambda folder: folder.name)
+def test_examples_import_public_names_only(folder: Path) -> None:
+    public = {"manymodels", "manymodels.errors", "manymodels.codecs", "manymodels.golden"}
+    imported = set()
+    for path in folder.glob("src/**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(node.module or "")
+            elif isinstance(node, ast.Import):
+                imported |= {name.name for name in node.names}
+    assert "manymodels" in imported
+    assert {name for name in imported if name.partition(".")[0] == "manymodels"} <= public
+    assert {name.partition(".")[0] for name in imported}.isdisjoint(FRAMEWORKS)
+
+
+@pytest.mark.parametrize("folder", [ROOT, *PLUGINS, *HANDLERS, *EXAMPLES], ids=lambda folder: folder.name)
 def test_metadata(folder: Path) -> None:
     parsed = config(folder)
     assert parsed["metadata"]["license"] == "Apache-2.0"
@@ -149,7 +169,7 @@ def test_every_module_of_the_core_has_a_layer() -> None:
 
 
 def test_files_are_small() -> None:
-    sources = [*ROOT.glob("src/**/*.py"), *ROOT.glob("[ph]*/*/src/**/*.py"), *ROOT.glob("docs/*.py")]
+    sources = [*ROOT.glob("src/**/*.py"), *ROOT.glob("[ph]*/**/src/**/*.py"), *ROOT.glob("docs/*.py")]
     assert len(sources) > 50
     assert {str(path): lines for path in sources if (lines := len(path.read_text().splitlines())) > 500} == {}
 

@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 #: The plugins that `make install` brings, which is what a reader has; others may be installed beside them.
 PLUGINS = re.findall(r"^PLUGINS := .*,([\w ]+)\)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[0].split()
 OTHERS = sorted({entry.name for entry in entry_points(group="manymodels")} - {*PLUGINS})
+EXAMPLES = sorted(path.parent for path in ROOT.glob("plugins/examples/*/setup.cfg"))
 #: Commands that other tests stand for: they need a network, or would run themselves.
 ELSEWHERE = {"make install", "make test"}
 
@@ -90,8 +91,25 @@ class Reader:
             elif block.language == "python":
                 self._compare(block, [sys.executable, "-c", self._local(block.code)])
 
+    def install(self, project: Path) -> None:
+        """Do what pip makes of a distribution; that itself would need a network for its build tools."""
+        config = configparser.ConfigParser()
+        config.read(project / "setup.cfg")
+        name = config["metadata"]["name"]
+        installed = self.folder / "site" / f"{name.replace('-', '_')}-0.1.0.dist-info"
+        installed.mkdir(parents=True)
+        (installed / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1.0\n")
+        (installed / "entry_points.txt").write_text(f"[manymodels]{config['options.entry_points']['manymodels']}\n")
+        self.environment["PYTHONPATH"] = os.pathsep.join(map(str, (installed.parent, project / "src")))
+
     def _shell(self, block: Block) -> None:
-        lines = [line for line in block.code.splitlines() if line not in ELSEWHERE]
+        lines = []
+        for line in block.code.splitlines():
+            if line.startswith("export "):
+                name, value = line.removeprefix("export ").split("=")
+                self.environment[name] = value.replace("$PWD", str(self.folder))
+            elif line not in ELSEWHERE:
+                lines.append(line)
         serve = re.fullmatch(r"make serve|\.venv/bin/manymodels serve (\w+)", lines[-1]) if lines else None
         if serve is not None:
             self._serve(serve[1] or "model_store")
@@ -210,19 +228,18 @@ def test_guide_for_plugin_writers(reader: Reader) -> None:
     position = blocks.index(install)
     reader.follow(blocks[:position])
 
-    # What pip makes of it; that itself would need a network for its build tools.
-    project = reader.folder / "manymodels-linear"
-    config = configparser.ConfigParser()
-    config.read(project / "setup.cfg")
-    name, version = config["metadata"]["name"], config["metadata"]["version"]
-    installed = project / "src" / f"{name.replace('-', '_')}-{version}.dist-info"
-    installed.mkdir()
-    (installed / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    (installed / "entry_points.txt").write_text(f"[manymodels]{config['options.entry_points']['manymodels']}\n")
-    reader.environment["PYTHONPATH"] = str(project / "src")
+    reader.install(reader.folder / "manymodels-linear")
     install.code = "\n".join(line for line in install.code.splitlines() if "pip install" not in line)
 
     reader.follow(blocks[position:])
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda folder: folder.name)
+def test_readme_of_an_example(reader: Reader, example: Path) -> None:
+    first, *blocks = read(example / "README.md")
+    assert first.code == f".venv/bin/pip install ./{example.relative_to(ROOT)}\n"
+    reader.install(example)
+    reader.follow(blocks)
 
 
 def test_make_serve() -> None:
