@@ -19,6 +19,7 @@ from manymodels.errors import BY_NAME
 from manymodels.metrics.exposition import DEFINITIONS
 from manymodels.server.memory import RESERVE, SHARE
 from manymodels.settings import Settings, variables
+from manymodels.testing.suite import CHECKS
 
 HERE = Path(__file__).parent
 #: Columns of the help texts in cli.md.
@@ -70,6 +71,7 @@ def documents() -> dict[str, str]:
         "errors.md": _errors,
         "cli.md": _cli,
         "metrics.md": _metrics,
+        "conformance.md": _conformance,
     }
     note = "<!-- Written by docs/generate.py; change the code it is made from, then run that. -->\n\n"
     return {name: note + "\n".join(page()).rstrip() + "\n" for name, page in pages.items()}
@@ -256,6 +258,41 @@ SageMaker's own, so that its dashboards and alarms need another namespace only. 
 - `LoadedModelCount`: at the time of the line.
 
 Sums and counts are exact. Percentiles are those of the middles of the buckets that `GET /metrics` has."""
+
+
+# -- Conformance --
+
+
+def _conformance() -> Iterator[str]:
+    yield """# Conformance
+
+What every plugin has to do, as checks that run on any plugin that is installed. They need a sample artifact with
+requests and the right answers, which the plugin's hook [`sample_artifact`](hooks.md#sample_artifact) writes: in each
+Content-Type that the plugin takes, and with answers that do not come from the plugin itself.
+
+```bash
+manymodels verify-plugin sklearn
+```
+
+prints a table of the checks. In the tests of a distribution, with `pip install manymodels[testing]`:
+
+```python
+from manymodels.testing import Check, conformance
+
+
+@conformance("sklearn", known_failures={})
+def test_conformance(check: Check) -> None:
+    check()
+```
+
+Each check is a test of its own, such as `test_conformance[batch-equals-single]`. `known_failures` has the reasons of
+those that are known to fail, by name; one that does not fail after all is an error.
+
+Checks run as models do when they are served: in a fork of a process that has imported what `warm_up_imports` names. A
+crash or a hang fails the check that it happens in.
+"""
+    for name, check in CHECKS.items():
+        yield f"## {name}\n\n{_prose(inspect.getdoc(check) or '')}\n"
 
 
 # -- Command line --

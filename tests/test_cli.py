@@ -40,6 +40,7 @@ COMMANDS = [
     "serve",
     "settings",
     "train",
+    "verify-plugin",
 ]
 #: The class that the model of `serving` gives the flower.
 ANSWER = [0]
@@ -94,7 +95,7 @@ def url(server: Server) -> str:
 
 def test_help_lists_every_command_and_examples() -> None:
     text = succeed("--help")
-    assert re.findall(r"^  (\w+)  +\S", text.partition("Commands:")[2], re.MULTILINE) == COMMANDS
+    assert re.findall(r"^  ([\w-]+)  +\S", text.partition("Commands:")[2], re.MULTILINE) == COMMANDS
     assert "manymodels serve model_store" in text
 
 

@@ -17,6 +17,7 @@ from .replay import replay
 from .serve import serve
 from .show import plugins, settings
 from .train import train
+from .verify import verify_plugin
 
 __all__ = ["cli", "main"]
 
@@ -69,7 +70,10 @@ def cli() -> None:
     """Serve thousands of small models, each named by TargetModel and loaded on demand."""
 
 
-for _command in (check, environments, evictions, invoke, models, package, plugins, replay, serve, settings, train):
+for _command in (
+    *(check, environments, evictions, invoke, models, package, plugins, replay, serve, settings, train),
+    verify_plugin,
+):
     cli.add_command(_command)
 
 

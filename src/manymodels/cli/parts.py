@@ -9,12 +9,9 @@ from typing import Any
 from ..artifact import Artifact
 from ..errors import SettingsError
 from ..plugins import Plugins
-from ..server import ModelServer
+from ..server import BACKENDS, ModelServer
 from ..settings import Settings, source
 from ..store import DiskCache, Limits, LocalStore
-
-#: The entry-point group in which distributions name their model server.
-BACKENDS = "manymodels.backends"
 
 
 def create_server(settings: Settings, flags: dict[str, Any]) -> ModelServer:

@@ -1,5 +1,5 @@
 """The model server: loads what it is told, answers for it, never evicts on its own."""
 
-from .base import ModelDescription, ModelServer
+from .base import BACKENDS, ModelDescription, ModelServer
 
-__all__ = ["ModelDescription", "ModelServer"]
+__all__ = ["BACKENDS", "ModelDescription", "ModelServer"]

@@ -17,6 +17,9 @@ from ..trial import Predictor
 if TYPE_CHECKING:  # workers import this module, and need not know where they come from
     from ..environments import Requirements
 
+#: The entry-point group in which distributions name their model server.
+BACKENDS = "manymodels.backends"
+
 
 class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a loaded model; the body of ``GET /models/{name}``."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from manymodels import Accelerated, Artifact, Batch, Context, ModelSettings, hookimpl
+from manymodels import Accelerated, Artifact, Batch, Context, Golden, ModelSettings, hookimpl
 
+from . import sample
 from .location import own_script
 from .model import ScriptModel
 
@@ -60,3 +62,9 @@ def accelerate(model: ScriptModel, context: Context) -> Accelerated | None:
 def unload(model: ScriptModel, context: Context) -> None:
     """Unload the framework's model and forget the script."""
     model.close(context)
+
+
+@hookimpl
+def sample_artifact(path: Path) -> list[Golden]:
+    """Write a script and what it reads."""
+    return sample.write(path)

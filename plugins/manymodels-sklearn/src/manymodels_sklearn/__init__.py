@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from manymodels import Accelerated, Artifact, Batch, Context
+    from manymodels import Accelerated, Artifact, Batch, Context, Golden
 
 __version__ = "0.1.0"
 
@@ -28,6 +28,7 @@ __all__ = [
     "load",
     "output_fn",
     "predict_fn",
+    "sample_artifact",
     "train",
     "warm_up_imports",
 ]
@@ -81,6 +82,14 @@ def accelerate(model: Any) -> Accelerated | None:
 def train(channels: Mapping[str, Path], hyperparameters: Mapping[str, str], model_dir: Path) -> None:
     """Train a GradientBoostingClassifier on the CSV files of the channel ``train``."""
     _train.train(channels, hyperparameters, model_dir)
+
+
+@hookimpl
+def sample_artifact(path: Path) -> list[Golden]:
+    """Write a classifier of flowers."""
+    from . import _sample
+
+    return _sample.write(path)
 
 
 @hookimpl

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from manymodels import Accelerated, Artifact, Batch, Context, RowBatch, hookimpl
+from manymodels import Accelerated, Artifact, Batch, Context, Golden, RowBatch, hookimpl
 
 from . import _files, _replies, _rows
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ._model import XGBoostModel
 
 __version__ = "0.1.0"
@@ -23,6 +25,7 @@ __all__ = [
     "load",
     "output_fn",
     "predict_fn",
+    "sample_artifact",
     "warm_up_imports",
 ]
 
@@ -74,6 +77,14 @@ def accelerate(model: XGBoostModel) -> Accelerated | None:
     from . import _direct
 
     return _direct.accelerate(model)
+
+
+@hookimpl
+def sample_artifact(path: Path) -> list[Golden]:
+    """Write a small regression."""
+    from . import _sample
+
+    return _sample.write(path)
 
 
 @hookimpl
