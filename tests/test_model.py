@@ -144,6 +144,7 @@ def test_what_a_plugin_is_told(tmp_path: Path) -> None:
     assert first.get_request_header(0, "X-Tag") == "7"
     assert (second.request_id, second.headers, second.accept) == ("", {}, "a/b")
     assert model.context not in contexts
+    assert vars(first).keys() == vars(model.context).keys()  # it is made without __init__
 
 
 # -- Errors of invocations --

@@ -338,6 +338,40 @@ def test_wrappers_run_around_any_plugins_hooks_and_once(artifact: Callable[..., 
         assert observer.seen == ["load shop", "predict 21", "predicted 42"]
 
 
+def test_a_hook_is_given_the_arguments_it_names_in_any_order() -> None:
+    class Names:
+        @hookimpl
+        def load(self) -> Any:
+            return "model"
+
+        @hookimpl
+        def input_fn(self, model: Any, body: bytes) -> Any:
+            return model, body
+
+        @hookimpl
+        def predict_fn(self, context: Context) -> Any:
+            return context.request_id
+
+        @hookimpl
+        def output_fn(self) -> Any:
+            return b"constant", "text/plain"
+
+    class Around:
+        @hookimpl(wrapper=True)
+        def input_fn(self, content_type: str | None) -> Generator[None, Any, Any]:
+            return content_type, (yield)
+
+    context = Context("shop", "/m", request_id="7")
+    wrapped = Plugins([("names", Names()), ("around", Around())])
+    for plugins, decoded in ((Plugins([("names", Names())]), ("model", b"[1]")), (wrapped, ("a/b", ("model", b"[1]")))):
+        bound = plugins.bound("names")
+        assert bound.load(Artifact(Path("/m")), context) == "model"
+        assert bound.input_fn(b"[1]", "a/b", "model", context) == decoded
+        assert bound.predict_fn("data", "model", context) == "7"
+        assert bound.output_fn("prediction", "model", "a/b", context) == (b"constant", "text/plain")
+        assert bound.batch("model", context) is None
+
+
 # -- Each hook --
 
 

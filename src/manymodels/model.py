@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -13,6 +12,7 @@ import msgspec
 from . import golden
 from .acceleration import LeftToOriginal
 from .artifact import Artifact
+from .batching import Batch
 from .codecs import any_accept
 from .context import Context, ModelSettings
 from .errors import GoldenFailed, LoadFailed, ManyModelsError, OutOfMemory, PredictionFailed
@@ -27,8 +27,7 @@ logger = logging.getLogger(__name__)
 _head = msgspec.msgpack.Decoder(tuple[str, int, dict[str, str]])
 
 
-@dataclass
-class _Call:
+class _Call(msgspec.Struct):
     """One invocation on its way through the model."""
 
     invocation: Invocation
@@ -36,7 +35,7 @@ class _Call:
     data: Any = None
     prediction: Any = None
     seconds: float = 0.0
-    error: ManyModelsError | None = None
+    outcome: Answer | ManyModelsError | None = None
 
 
 class Model:
@@ -163,13 +162,17 @@ class Model:
     def invoke(self, invocations: Sequence[Invocation]) -> list[Answer | ManyModelsError]:
         """Answer invocations that arrived together, each with an answer or an error of its own."""
         calls = [_Call(invocation, self._context(invocation)) for invocation in invocations]
-        for call in calls:
-            self._guarded(call, self._decode)
-        live = [call for call in calls if call.error is None]
-        if not (len(live) > 1 and self._predict_joined(live)):
+        if len(calls) > 1 and self._batch is not None:
+            for call in calls:
+                self._run(call, self._decode)
+            live = [call for call in calls if call.outcome is None]
+            joined = len(live) > 1 and self._predict_joined(live, self._batch)
             for call in live:
-                self._guarded(call, self._predict)
-        return [self._guarded(call, self._encode) or call.error or _no_answer(call) for call in calls]
+                self._run(call, *((self._encode,) if joined else (self._predict, self._encode)))
+        else:
+            for call in calls:
+                self._run(call, self._decode, self._predict, self._encode)
+        return [call.outcome or _no_answer(call) for call in calls]
 
     def _context(self, invocation: Invocation) -> Context:
         accept = invocation.accept
@@ -177,19 +180,20 @@ class Model:
             accept = self.context.settings.default_accept
         return self.context.for_request(invocation, accept)
 
-    def _guarded(self, call: _Call, step: Any) -> Answer | None:
-        if call.error is not None:
-            return None
+    def _run(self, call: _Call, *steps: Callable[[_Call], None]) -> None:
+        """Do the steps in turn; an error is the call's outcome, and ends them."""
+        step = None
         try:
-            return step(call)  # type: ignore[no-any-return]
+            for step in steps:
+                step(call)
         except ManyModelsError as error:
-            call.error = error
+            call.outcome = error
         except MemoryError:
-            call.error = OutOfMemory(f"memory ran out while {self.context.target_model!r} answered")
+            call.outcome = OutOfMemory(f"memory ran out while {self.context.target_model!r} answered")
         except (Exception, SystemExit) as error:
-            logger.exception("%s of %r failed", step.__name__.strip("_"), self.context.target_model)
-            call.error = PredictionFailed(f"{self.context.target_model!r} failed: {_describe(error)}")
-        return None
+            name = getattr(step, "__name__", "").strip("_")
+            logger.exception("%s of %r failed", name, self.context.target_model)
+            call.outcome = PredictionFailed(f"{self.context.target_model!r} failed: {_describe(error)}")
 
     def _decode(self, call: _Call) -> None:
         invocation = call.invocation
@@ -202,17 +206,15 @@ class Model:
         finally:
             call.seconds = time.perf_counter() - start
 
-    def _predict_joined(self, calls: list[_Call]) -> bool:
+    def _predict_joined(self, calls: list[_Call], batch: Batch) -> bool:
         """Answer all calls with one; False leaves each to be run alone, so that no input fails another's."""
-        if self._batch is None:
-            return False
         start = time.perf_counter()
         try:
-            joined = self._batch.join([call.data for call in calls])
+            joined = batch.join([call.data for call in calls])
             if joined is None:
                 return False
             data, counts = joined
-            shares = self._batch.split(self._predict_fn(data, self._model, calls[0].context), counts)
+            shares = batch.split(self._predict_fn(data, self._model, calls[0].context), counts)
             if len(shares) != len(calls):
                 raise ValueError(f"the plugin's batch split an answer to {len(calls)} into {len(shares)}")
         except Exception as error:  # noqa: BLE001 - whose input it was shows when each runs alone
@@ -224,7 +226,7 @@ class Model:
             call.seconds = seconds
         return True
 
-    def _encode(self, call: _Call) -> Answer:
+    def _encode(self, call: _Call) -> None:
         context = call.context
         body, content_type = self._hooks.output_fn(call.prediction, self._model, context.accept, context)
         content_type = context.response_content_type or content_type
@@ -232,7 +234,7 @@ class Model:
         if headers or type(status) is not int or type(content_type) is not str or not content_type.isascii():
             # There and back: what a plugin set may be of any type, or text that cannot be sent.
             content_type, status, headers = _head.decode(msgspec.msgpack.encode((content_type, status, headers)))
-        return Answer(
+        call.outcome = Answer(
             body=body.encode() if isinstance(body, str) else bytes(body),
             content_type=content_type,
             status=status,

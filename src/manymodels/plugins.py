@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Callable, Collection, Iterable
+import operator
+from collections.abc import Callable, Collection, Iterable, Sequence
 from importlib import metadata
+from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
@@ -46,21 +49,10 @@ class Bound:
     """The hooks of one plugin, typed: what it leaves out is answered by the platform's defaults."""
 
     def __init__(self, manager: pluggy.PluginManager, plugin: object, *, wrappers: bool = True) -> None:
-        def only(hook: str) -> pluggy.HookCaller:
-            own = _implements(manager, hook, plugin)
-            keep = plugin if own else defaults
-            others = {
-                impl.plugin
-                for impl in getattr(manager.hook, hook).get_hookimpls()
-                if not (impl.wrapper or impl.hookwrapper) and impl.plugin is not keep
-            }
-            if not wrappers:
-                others |= {
-                    impl.plugin
-                    for impl in getattr(manager.hook, hook).get_hookimpls()
-                    if (impl.wrapper or impl.hookwrapper) and impl.plugin is not keep
-                }
-            return manager.subset_hook_caller(hook, others)
+        def only(hook: str) -> Callable[..., Any]:
+            keep = plugin if _implements(manager, hook, plugin) else defaults
+            impls = getattr(manager.hook, hook).get_hookimpls()
+            return _hook(hook, [impl for impl in impls if impl.plugin is keep or (wrappers and _wraps(impl))])
 
         self._load = only("load")
         self._input_fn = only("input_fn")
@@ -70,51 +62,39 @@ class Bound:
         self._accelerate = only("accelerate")
         self._unload = only("unload")
         impls = manager.hook.predict_fn.get_hookimpls()
-        inner = {impl.plugin for impl in impls if not (impl.wrapper or impl.hookwrapper)}
-        around = manager.subset_hook_caller("predict_fn", inner)
-        self._around_predict = around if wrappers and around.get_hookimpls() else None
+        self._around_predict = [impl for impl in impls if wrappers and _wraps(impl)]
 
     def load(self, artifact: Artifact, context: Context) -> Any:
         """Call the ``load`` hook."""
-        return self._load(artifact=artifact, context=context)
+        return self._load(artifact, context)
 
     def input_fn(self, body: bytes, content_type: str | None, model: Any, context: Context) -> Any:
         """Call the ``input_fn`` hook."""
-        return self._input_fn(body=body, content_type=content_type, model=model, context=context)
+        return self._input_fn(body, content_type, model, context)
 
     def predict_fn(self, data: Any, model: Any, context: Context) -> Any:
         """Call the ``predict_fn`` hook."""
-        return self._predict_fn(data=data, model=model, context=context)
+        return self._predict_fn(data, model, context)
 
     def in_place_of_predict_fn(self, predict: Predict) -> Predict:
-        """Return what calls `predict` where the ``predict_fn`` hook would be called, wrappers included.
-
-        :param predict: its parameters are named as the hook's.
-        """
-        around = self._around_predict
-        if around is None:
-            return predict
-
-        def call(data: Any, model: Any, context: Context) -> Any:
-            return around.call_extra([predict], {"data": data, "model": model, "context": context})
-
-        return call
+        """Return what calls `predict` where the ``predict_fn`` hook would be called, wrappers included."""
+        return _hook("predict_fn", self._around_predict, predict) if self._around_predict else predict
 
     def output_fn(self, prediction: Any, model: Any, accept: str, context: Context) -> Any:
         """Call the ``output_fn`` hook."""
-        return self._output_fn(prediction=prediction, model=model, accept=accept, context=context)
+        return self._output_fn(prediction, model, accept, context)
 
     def batch(self, model: Any, context: Context) -> Batch | None:
         """Call the ``batch`` hook."""
-        return cast("Batch | None", self._batch(model=model, context=context))
+        return cast("Batch | None", self._batch(model, context))
 
     def accelerate(self, model: Any, context: Context) -> Accelerated | None:
         """Call the ``accelerate`` hook."""
-        return cast("Accelerated | None", self._accelerate(model=model, context=context))
+        return cast("Accelerated | None", self._accelerate(model, context))
 
     def unload(self, model: Any, context: Context) -> None:
         """Call the ``unload`` hook."""
-        self._unload(model=model, context=context)
+        self._unload(model, context)
 
 
 class Plugins:
@@ -297,7 +277,44 @@ class Plugins:
 
 def _implements(manager: pluggy.PluginManager, hook: str, plugin: object) -> bool:
     impls = getattr(manager.hook, hook).get_hookimpls()
-    return any(impl.plugin is plugin and not (impl.wrapper or impl.hookwrapper) for impl in impls)
+    return any(impl.plugin is plugin and not _wraps(impl) for impl in impls)
+
+
+def _wraps(impl: pluggy.HookImpl) -> bool:
+    return impl.wrapper or impl.hookwrapper
+
+
+def _hook(name: str, impls: Sequence[pluggy.HookImpl], inner: Predict | None = None) -> Callable[..., Any]:
+    """Return what calls implementations of a hook with the arguments in the order of its specification.
+
+    Where there is nothing but one plugin's function it is called as it is, and else by a plugin manager that knows no
+    others: to leave out what is not meant at each call takes longer than the arithmetic of a small model.
+
+    :param inner: what wrappers are to be around, instead of an implementation.
+    """
+    spec = getattr(hookspecs, name)
+    names = tuple(inspect.signature(spec).parameters)
+    if inner is None and len(impls) == 1 and not (_wraps(impls[0]) or impls[0].kwargnames):
+        return _plain(impls[0].function, [names.index(argument) for argument in impls[0].argnames], len(names))
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(type(name, (), {name: spec}))
+    functions = [impl.function for impl in impls]
+    if inner is not None:
+        functions.append(hookspecs.hookimpl(lambda data, model, context: inner(data, model, context)))
+    for function in functions:
+        manager.register(SimpleNamespace(**{name: function}))
+    caller = getattr(manager.hook, name)
+    return lambda *args: caller(**dict(zip(names, args, strict=True)))
+
+
+def _plain(function: Callable[..., Any], places: list[int], count: int) -> Callable[..., Any]:
+    """Return what calls a function with some of `count` arguments."""
+    if places == list(range(count)):
+        return function
+    if len(places) > 1:
+        pick = operator.itemgetter(*places)
+        return lambda *args: function(*pick(args))
+    return lambda *args: function(*[args[place] for place in places])
 
 
 def _show(artifact: Artifact, name: str) -> str:

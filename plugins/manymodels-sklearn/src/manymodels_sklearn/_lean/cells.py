@@ -37,9 +37,12 @@ def finite(table: Array) -> Array:
 
     :raises LeftToOriginal: for what `numbers` leaves, and NaN.
     """
+    if table.dtype == np.float64:
+        flat = table.ravel()
+        if math.isfinite(flat.dot(flat)):  # as in `numbers`, and of NaN as well
+            return table
     table = numbers(table)
-    flat = table.ravel()
-    if not math.isfinite(flat.dot(flat)) and np.isnan(flat).any():
+    if np.isnan(table).any():
         raise LeftToOriginal("NaN")
     return table
 
