@@ -27,6 +27,8 @@ FRAMEWORKS = (
     "xgboost",
     "lightgbm",
     "onnxruntime",
+    "mlflow",
+    "skops",
     "joblib",
     "pandas",
     "scipy",

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from manymodels import hookimpl
 
 from . import _claim, _input, _model, _predict, _train
+from ._model import model_of
+from ._unpickle import noting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +28,8 @@ __all__ = [
     "claim",
     "input_fn",
     "load",
+    "model_of",
+    "noting",
     "output_fn",
     "predict_fn",
     "sample_artifact",

@@ -12,10 +12,15 @@ if TYPE_CHECKING:
 #: scikit-learn's, and no list could name them.
 _OTHER_FRAMEWORKS = {"catboost", "keras", "lightgbm", "mxnet", "tensorflow", "torch", "xgboost"}
 
+#: The pickle of a Python function in MLflow's folders, whose ``predict`` is not scikit-learn's.
+_MLFLOWS = "python_model.pkl"
+
 
 def model_file(artifact: Artifact) -> str | None:
     """Return ``model.joblib``, else the only pickle at the top of the artifact, else None."""
     found = artifact.match("model.joblib") or artifact.match("*.joblib", "*.pkl", "*.pickle")
+    if found == [_MLFLOWS]:
+        return None
     return found[0] if len(found) == 1 else None
 
 

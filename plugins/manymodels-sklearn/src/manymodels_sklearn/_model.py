@@ -65,7 +65,15 @@ def load(artifact: Artifact, context: Context) -> SklearnModel:
             f"{artifact.name!r} holds neither model.joblib nor exactly one *.joblib, *.pkl or *.pickle; "
             "name its model model.joblib"
         )
-    estimator = unpickle(artifact.path / name, context)
+    return model_of(unpickle(artifact.path / name, context), artifact, name)
+
+
+def model_of(estimator: Any, artifact: Artifact, name: str) -> SklearnModel:
+    """Return what the hooks of this plugin serve an estimator as, whatever file it was read from.
+
+    :param name: the file, for messages.
+    :raises LoadFailed: if it cannot predict, or ``metadata.json`` is not valid.
+    """
     if not callable(getattr(estimator, "predict", None)):
         raise LoadFailed(
             f"{name} of {artifact.name!r} holds a {type(estimator).__name__}, which has no predict; "

@@ -7,6 +7,8 @@ import pickle
 import re
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +49,7 @@ def unpickle(path: Path, context: Context) -> Any:
     from . import _joblib
 
     what = f"{path.name} of {context.target_model!r}"
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with noting(context):
         try:
             return _joblib.load(path)
         except ModuleNotFoundError as error:
@@ -65,6 +66,15 @@ def unpickle(path: Path, context: Context) -> Any:
                 f"{what} is corrupt or truncated, or was saved with versions that do not fit "
                 f"({type(error).__name__}: {reason}); save it again with the versions of the server"
             ) from error
+
+
+@contextmanager
+def noting(context: Context) -> Iterator[None]:
+    """Note what scikit-learn warns of while it makes an estimator, such as another version's."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
         finally:
             for text in dict.fromkeys(_describe(warning.message) for warning in caught):
                 context.note(text)
