@@ -18,6 +18,7 @@ import pytest
 from manymodels_mms.backend import MmsServer, create
 from pools import BINDING, OTHERS, PATIENCE, TOY, Toys, ended, until
 
+from manymodels.environments import Requirements
 from manymodels.errors import (
     InvocationTimeout,
     LoadFailed,
@@ -329,3 +330,10 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MANYMODELS_MMS_WORKERS_PER_MODEL", "0")
     with pytest.raises(SettingsError, match="MANYMODELS_MMS_WORKERS_PER_MODEL is '0'"):
         create(load())
+
+
+async def test_a_model_that_needs_an_environment_is_refused(tmp_path: Path) -> None:
+    server = create(load(environments="built", cache_dir=tmp_path / "cache"))
+    needs = Requirements("requirements.txt", ("nothing-of-this-name==1",))
+    with pytest.raises(LoadFailed, match="models of the backend mms cannot have; serve it with --backend workers"):
+        await server.load("m", tmp_path, BINDING, size=1, requirements=needs)

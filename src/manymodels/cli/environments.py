@@ -106,6 +106,7 @@ def list_(*, as_json: bool, **flags: Any) -> None:
                     "seconds": round(one.seconds, 3),
                     "lastUsed": round(last),
                     "inUse": used,
+                    "asked": one.asked,
                     "requirements": one.requirements,
                     "packages": one.packages,
                 }
