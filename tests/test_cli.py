@@ -34,6 +34,7 @@ COMMANDS = [
     "evictions",
     "invoke",
     "models",
+    "new-plugin",
     "package",
     "plugins",
     "replay",
