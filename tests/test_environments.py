@@ -144,8 +144,12 @@ def test_plugins_that_watch_come_along() -> None:
 
     class Framework:
         @hookimpl
-        def predict_fn(self, data: object) -> object:
-            return data
+        def load(self) -> object:
+            return None
+
+        @hookimpl(wrapper=True)
+        def predict_fn(self, data: object) -> Generator[None, object, object]:
+            return (yield)
 
     plugins = Plugins([("watcher", Watcher()), ("framework", Framework())])
     assert plugins.watching == ["watcher"]

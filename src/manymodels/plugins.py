@@ -170,10 +170,11 @@ class Plugins:
 
     @property
     def watching(self) -> list[str]:
-        """Names of the plugins that wrap hooks of others, sorted."""
+        """Names of the plugins that wrap hooks of others and serve no models themselves, sorted."""
         hooks = [caller for caller in vars(self._manager.hook).values() if isinstance(caller, pluggy.HookCaller)]
         impls = [impl for caller in hooks for impl in caller.get_hookimpls()]
-        return sorted({impl.plugin_name for impl in impls if impl.wrapper or impl.hookwrapper})
+        wrapping = {impl.plugin_name for impl in impls if impl.wrapper or impl.hookwrapper}
+        return sorted(wrapping - {impl.plugin_name for impl in self._manager.hook.load.get_hookimpls()})
 
     def warm_up_imports(self, names: Collection[str] | None = None) -> list[str]:
         """Return the modules the named plugins (None: all) want imported before workers are forked."""
