@@ -27,6 +27,7 @@ FRAMEWORKS = (
     "xgboost",
     "lightgbm",
     "onnxruntime",
+    "catboost",
     "mlflow",
     "skops",
     "joblib",

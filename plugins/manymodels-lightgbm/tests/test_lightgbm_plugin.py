@@ -230,6 +230,7 @@ def test_what_cannot_be_loaded_is_refused_in_a_sentence(tmp_path: Path, name: st
         ("threshold", "0.1.2", "it holds what is no number"),
         ("leaf_value", "0 0", "leaf_value has \\d+ values, not"),
         ("leaf_value", '"one"', "it holds what is no number"),
+        ("leaf_value", "1" * 40 + " " + "1" * 40 + " =", "it holds what is no number"),
         ("num_leaves", "0", "it has no leaf"),
         ("num_cat", "1", "its sets of categories do not fit together"),
         ("is_linear", "1", "its leaves' models are not whole"),

@@ -18,7 +18,7 @@ _OTHER_ENDS = re.compile(rb"\nTree=|[\r\0]")
 _END = b"end of trees\n"
 #: LightGBM reads no more lines of a tree, its number aside.
 _MOST_LINES = 22
-_NUMBER = rb"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|inf|nan)"
+_NUMBER = rb"[-+]?(?:\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|inf|nan)"
 _NUMBERS = re.compile(rb" *(?:%b(?: +%b)*)? *" % (_NUMBER, _NUMBER))
 
 #: Arrays of a tree with a value for each of its splits: those it cannot do without, and others.
