@@ -1,0 +1,10 @@
+"""The plugin does what every plugin has to do."""
+
+from __future__ import annotations
+
+from manymodels.testing import Check, conformance
+
+
+@conformance("skops")
+def test_conformance(check: Check) -> None:
+    check()
