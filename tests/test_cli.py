@@ -304,6 +304,13 @@ def test_models_shows_what_is_loaded(tmp_path: Path, model: Path) -> None:
         running.predict("z.tar.gz")
         table = succeed("models", "--url", running.url)
         content = json.loads(succeed("models", "--url", running.url, "--json"))
+        (name,) = [entry["artifact"] for entry in content if entry["loaded"]]
+        one = succeed("models", name, "--url", running.url)
+        assert re.search(r"^plugin +sklearn *$", one, re.MULTILINE)
+        assert re.search(r"^inputs +number shape \[-1,4\] *$", one, re.MULTILINE)
+        assert re.search(r"^outputs +integer values \[0,1,2\] *$", one, re.MULTILINE)
+        assert json.loads(succeed("models", name, "--url", running.url, "--json"))["modelName"] == name
+        assert "404" in fail("models", "none/of that.name", "--url", running.url, code=1)
     lines = table.splitlines()
     assert lines[0].split() == ["Artifact", "Plugin", "Memory", "Load", "Notes"]
     assert lines[1].split() == ["000.tar.gz"]

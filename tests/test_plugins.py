@@ -13,7 +13,19 @@ import pytest
 from click.testing import CliRunner
 from pools import Toys
 
-from manymodels import Accelerated, Artifact, Batch, Context, Golden, ModelSettings, Plugins, hookimpl, hookspecs
+from manymodels import (
+    Accelerated,
+    Artifact,
+    Batch,
+    Context,
+    Field,
+    Golden,
+    ModelSettings,
+    Plugins,
+    Schema,
+    hookimpl,
+    hookspecs,
+)
 from manymodels.errors import BadArtifact, LoadFailed, NoPlugin, PluginError
 from manymodels.invocation import Answer, Invocation
 from manymodels.model import Model
@@ -444,6 +456,17 @@ def test_hook_accelerate() -> None:
     context, offer = Context("shop", "/m"), Accelerated("numpy", lambda data: data, probes=[])
     assert Plugins([("fast", Fast())]).bound("fast").accelerate(offer, context) is offer
     assert Plugins([("framework", Framework())]).bound("framework").accelerate(offer, context) is None
+
+
+def test_hook_schema() -> None:
+    class Telling(Framework):
+        @hookimpl
+        def schema(self, model: Schema) -> Schema:
+            return model
+
+    context, told = Context("shop", "/m"), Schema(inputs=(Field(name="age"),))
+    assert Plugins([("telling", Telling())]).bound("telling").schema(told, context) is told
+    assert Plugins([("framework", Framework())]).bound("framework").schema(told, context) is None
 
 
 def test_hook_unload(artifact: Callable[..., Artifact]) -> None:

@@ -192,6 +192,10 @@ def test_guide_to_golden_requests(reader: Reader) -> None:
     reader.follow(read(ROOT / "docs" / "golden.md"))
 
 
+def test_guide_to_schemas(reader: Reader) -> None:
+    reader.follow(read(ROOT / "docs" / "schema.md"))
+
+
 def test_installation_without_make_names_all_there_is() -> None:
     (block,) = [block for block in read(ROOT / "README.md") if "pip install" in block.code]
     install = next(line for line in block.code.splitlines() if "pip install" in line)

@@ -7,6 +7,7 @@ from .context import Context, ModelSettings
 from .golden import Golden
 from .hookspecs import hookimpl
 from .plugins import Plugins
+from .schema import Field, Schema
 
 __version__ = "0.1.0"
 
@@ -15,11 +16,13 @@ __all__ = [
     "Artifact",
     "Batch",
     "Context",
+    "Field",
     "Golden",
     "LeftToOriginal",
     "Manifest",
     "ModelSettings",
     "Plugins",
     "RowBatch",
+    "Schema",
     "hookimpl",
 ]

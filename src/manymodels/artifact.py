@@ -12,6 +12,7 @@ import msgspec
 
 from . import pickles
 from .errors import BadArtifact
+from .schema import Schema
 
 #: The optional file in which an artifact says which plugin serves it.
 MANIFEST = "manymodels.json"
@@ -30,6 +31,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     settings: dict[str, Any] = {}
     #: Whether the model is to have a worker process for itself.
     isolated: bool = False
+    #: What the model takes and gives, over what its plugin says; bodies without its columns are refused.
+    schema: Schema | None = None
 
 
 class Artifact:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .batching import Batch
     from .context import Context, ModelSettings
     from .golden import Golden
+    from .schema import Schema
 
 PROJECT = "manymodels"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -140,6 +141,19 @@ def accelerate(model: Any, context: Context) -> Accelerated | None:
     :param context: the model, without a request.
     :returns: a ``manymodels.Accelerated``, whose predictor raises ``manymodels.LeftToOriginal`` for data it
         does not take; None: the original serves.
+    """
+
+
+@hookspec(firstresult=True)
+def schema(model: Any, context: Context) -> Schema | None:
+    """Say what the model takes and gives, as far as it knows that of itself.
+
+    Called once per load. It is shown with the model in ``GET /models/{name}`` and in ``/docs``, where the artifact's
+    manifest declares no other. Nothing is checked by it: refuse in ``input_fn`` what the model does not take.
+
+    :param model: what ``load`` returned.
+    :param context: the model, without a request.
+    :returns: for instance ``Schema(inputs=(Field(name="age", type="number"),))``; None: it does not know.
     """
 
 

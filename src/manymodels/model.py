@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from . import golden
+from . import columns, golden
 from .acceleration import LeftToOriginal
 from .artifact import Artifact
 from .batching import Batch
@@ -19,6 +19,7 @@ from .errors import GoldenFailed, LoadFailed, ManyModelsError, OutOfMemory, Pred
 from .golden import Golden, GoldenResult
 from .invocation import Answer, Invocation
 from .plugins import Binding, Plugins, Predict
+from .schema import encode
 from .trial import ORIGINAL, Predictor, compare
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,8 @@ class Model:
         self.asked = 0
         #: How it did on its artifact's golden requests; None: it was not asked any.
         self.golden: GoldenResult | None = None
+        #: What it takes and gives, as JSON; empty where that is not known.
+        self.schema = b""
         framework = plugins.bound(binding.framework, wrappers=False) if binding.framework else None
         self.context = Context(
             artifact.name,
@@ -72,6 +75,7 @@ class Model:
             requests = {} if settings.golden == "off" else golden.read(artifact)
             self._model = self._hooks.load(artifact, self.context)
             self._batch = self._hooks.batch(self._model, self.context) if settings.batching else None
+            self._tell_schema(artifact)
             if requests:
                 self._ask(requests)
         except (LoadFailed, OutOfMemory):
@@ -88,6 +92,19 @@ class Model:
     def notes(self) -> list[str]:
         """What the plugin had to say of the model while loading it."""
         return self.context.notes
+
+    def _tell_schema(self, artifact: Artifact) -> None:
+        """Find out what it takes and gives; what the artifact declares is what requests are held to."""
+        declared = artifact.manifest.schema
+        try:
+            own = self._plain.schema(self._model, self.context)
+            if (schema := declared or own) is not None:
+                self.schema = encode(schema)
+        except Exception as error:
+            own = None
+            logger.exception("what %r takes cannot be described", artifact.name)
+            self.context.note(f"its schema cannot be shown: {_describe(error)}")
+        self._check = columns.checker(declared, own)
 
     def _ask(self, requests: Mapping[int, Golden]) -> None:
         """Ask golden requests, which also warms the model up.
@@ -197,6 +214,8 @@ class Model:
 
     def _decode(self, call: _Call) -> None:
         invocation = call.invocation
+        if self._check is not None:
+            self._check(invocation.body, invocation.content_type)
         call.data = self._hooks.input_fn(invocation.body, invocation.content_type, self._model, call.context)
 
     def _predict(self, call: _Call) -> None:

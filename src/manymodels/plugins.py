@@ -19,6 +19,7 @@ from .artifact import MANIFEST, Artifact
 from .batching import Batch
 from .context import Context, ModelSettings
 from .errors import LoadFailed, ManyModelsError, NoPlugin, PluginError
+from .schema import Schema
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class Bound:
         self._output_fn = only("output_fn")
         self._batch = only("batch")
         self._accelerate = only("accelerate")
+        self._schema = only("schema")
         self._unload = only("unload")
         impls = manager.hook.predict_fn.get_hookimpls()
         self._around_predict = [impl for impl in impls if wrappers and _wraps(impl)]
@@ -91,6 +93,10 @@ class Bound:
     def accelerate(self, model: Any, context: Context) -> Accelerated | None:
         """Call the ``accelerate`` hook."""
         return cast("Accelerated | None", self._accelerate(model, context))
+
+    def schema(self, model: Any, context: Context) -> Schema | None:
+        """Call the ``schema`` hook."""
+        return cast("Schema | None", self._schema(model, context))
 
     def unload(self, model: Any, context: Context) -> None:
         """Call the ``unload`` hook."""

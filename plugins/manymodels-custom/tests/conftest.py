@@ -11,7 +11,7 @@ from typing import Any
 import manymodels_custom
 import pytest
 
-from manymodels import Accelerated, Artifact, Context, ModelSettings, Plugins, hookimpl
+from manymodels import Accelerated, Artifact, Context, Field, ModelSettings, Plugins, Schema, hookimpl
 from manymodels.invocation import Answer, Invocation
 from manymodels.model import Model
 
@@ -68,6 +68,10 @@ class Toy:
             return [value * model["factor"] for value in data] if utils else None
 
         return Accelerated("quick", predict, [[1.0]])
+
+    @hookimpl
+    def schema(self) -> Schema:
+        return Schema(inputs=(Field(name="x", type="number"),), outputs=(Field(name="y", type="number"),))
 
     @hookimpl
     def batch(self) -> Joined:

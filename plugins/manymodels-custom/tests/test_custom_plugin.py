@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from manymodels import Artifact, ModelSettings, Plugins
+from manymodels import Artifact, Field, ModelSettings, Plugins, Schema
 from manymodels.errors import (
     BadInput,
     LoadFailed,
@@ -27,6 +27,7 @@ from manymodels.errors import (
 from manymodels.invocation import Answer, Invocation
 from manymodels.model import Model
 from manymodels.plugins import Binding
+from manymodels.schema import decode
 
 Ask = Callable[..., Answer]
 Serve = Callable[..., Model]
@@ -334,6 +335,22 @@ def test_what_the_framework_predicts_is_accelerated_as_it_does(script: str, reas
     assert predictor is not None
     assert f"{predictor.name} {predictor.reason}".removeprefix("original ").startswith(reason)
     assert "failed" not in predictor.reason
+
+
+@pytest.mark.parametrize(
+    ("script", "schema"),
+    [
+        ("", Schema(inputs=(Field(name="x", type="number"),), outputs=(Field(name="y", type="number"),))),
+        ("def input_fn(body, kind): return [1]\n", Schema(outputs=(Field(name="y", type="number"),))),
+        (SHOW, Schema(inputs=(Field(name="x", type="number"),))),
+        ("def predict_fn(data, model): return 1\n", None),
+        (PREDICTS, None),
+    ],
+)
+def test_what_the_framework_takes_and_gives_is_told_as_it_does(
+    script: str, schema: Schema | None, serve: Serve
+) -> None:
+    assert decode(serve({"inference.py": script, "model.toy": "2"}).schema) == schema
 
 
 def test_the_framework_unloads_what_it_loaded(serve: Serve, toy: Any) -> None:

@@ -8,9 +8,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 import click
 import httpx
+import orjson
 
 from ..sagemaker import TARGET_MODEL
 from .output import as_json_option, print_json, print_table, size
@@ -66,10 +68,17 @@ def _body(data: str | None) -> tuple[bytes, str]:
 
 
 @click.command()
+@click.argument("target_model", required=False)
 @url_option
 @as_json_option
-def models(url: str, *, as_json: bool) -> None:
-    """Show which artifacts a running server has loaded."""
+def models(target_model: str | None, url: str, *, as_json: bool) -> None:
+    """Show which artifacts a running server has loaded.
+
+    With TARGET_MODEL, show what is known of that one, which has to be loaded.
+    """
+    if target_model is not None:
+        _show(_ask(url, "GET", f"/models/{quote(target_model, errors='surrogateescape')}").json(), as_json=as_json)
+        return
     loaded = {model["modelName"]: model for model in _pages(url, "/models", "models")}
     names = list(_pages(url, "/artifacts", "artifacts"))
     names += sorted(loaded.keys() - set(names))  # loaded, and gone from the store since
@@ -108,6 +117,23 @@ def evictions(url: str, limit: int, *, as_json: bool) -> None:
         for eviction in left
     ]
     print_table(("Left", "Artifact", "Reason", "Memory", "Load", "Uses", "Idle"), rows)
+
+
+def _show(model: dict[str, Any], *, as_json: bool) -> None:
+    """Print one model; of what it takes and gives a column a line."""
+    if as_json:
+        print_json(model)
+        return
+    name, schema = model.pop("modelName"), model.pop("schema", {})
+    rows = [(what, value if isinstance(value, str) else orjson.dumps(value).decode()) for what, value in model.items()]
+    rows += [(what, _field(field)) for what in ("inputs", "outputs") for field in schema.get(what, ())]
+    print_table((name, ""), rows)
+
+
+def _field(field: dict[str, Any]) -> str:
+    parts = [field.get("name", ""), field.get("type", ""), "optional" if field.get("optional") else ""]
+    parts += [f"{name} {orjson.dumps(field[name]).decode()}" for name in ("shape", "values") if name in field]
+    return " ".join(filter(None, parts))
 
 
 def _described(model: dict[str, Any] | None) -> tuple[str, str, str, str]:

@@ -59,6 +59,14 @@ class Measured:
         """Return one loaded model."""
         return self._server.describe(name)
 
+    async def bring(self, name: str) -> ModelDescription:
+        """Return a model, loaded first if it has to be and that is for this role to decide."""
+        await self.warm(name)
+        return self.describe(name)
+
+    async def warm(self, name: str) -> None:
+        """Load a model if it is not there; where others decide what is loaded, do nothing."""
+
     def evictions(self, before: int | None, limit: int) -> list[Eviction]:
         """Return none: whoever loads and unloads keeps the journal."""
         return []

@@ -58,6 +58,12 @@ class Role(Protocol):
         :raises ModelNotFound: if it is not loaded.
         """
 
+    async def bring(self, name: str) -> ModelDescription:
+        """Return a model, loaded first if it has to be and that is for this role to decide.
+
+        :raises ModelNotFound: if there is none.
+        """
+
     def artifacts(self) -> Iterator[str]:
         """Yield the TargetModels that can be invoked; blocks."""
 

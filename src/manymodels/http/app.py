@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -17,16 +14,16 @@ import msgspec
 from .. import sagemaker
 from ..endpoint import Role
 from ..errors import ManyModelsError, PredictionFailed, RequestError
+from ..schema import decode
 from ..server import ModelDescription
 from ..settings import Settings
+from .docs import Docs
+from .paging import asked, paged, token_of
 from .replies import Reply, answer, aws_error, container_error, invocations_error, model_error, timing
 from .request import Request
 from .routing import Route, Router
 
 logger = logging.getLogger(__name__)
-
-#: Models in one page of a list, as in multi-model-server.
-PAGE = 100
 
 Handler = Callable[[Request], Awaitable[Reply]]
 ErrorReply = Callable[[ManyModelsError, Request], Reply]
@@ -110,6 +107,7 @@ class Application:
 
     def routes(self) -> list[Route]:
         """Return the paths; where several fit, the first holds."""
+        docs = Docs(self._role)
         return [
             Route("/invocations", Resource(invocations_error, POST=self.invocations)),
             Route("/endpoints/{endpoint}/invocations", Resource(aws_error, POST=self.invoke_endpoint)),
@@ -118,6 +116,9 @@ class Application:
             Route("/metrics", Resource(container_error, GET=self.metrics)),
             Route("/models", Resource(container_error, GET=self.list_models, POST=self.load)),
             Route("/models/{model}", Resource(container_error, GET=self.describe, DELETE=self.unload)),
+            Route("/docs", Resource(container_error, GET=docs.index)),
+            Route("/docs/{model}", Resource(container_error, GET=docs.page)),
+            Route("/openapi/{model}", Resource(container_error, GET=docs.openapi)),
             Route("/execution-parameters", Resource(container_error, GET=self.execution_parameters)),
             Route("/artifacts", Resource(container_error, GET=self.list_artifacts)),
             Route("/evictions", Resource(container_error, GET=self.list_evictions)),
@@ -156,7 +157,7 @@ class Application:
     async def list_models(self, request: Request) -> Reply:
         """``GET /models``: the loaded models, a page at a time."""
         models = self._role.models()
-        page, token = _page(iter([model.name for model in models]), request.query)
+        page, token = paged(iter([model.name for model in models]), request.query)
         kept = set(page)
         content: dict[str, Any] = {"models": [_described(model) for model in models if model.name in kept]}
         if token is not None:
@@ -176,7 +177,11 @@ class Application:
 
     async def describe(self, request: Request) -> Reply:
         """``GET /models/{name}``: one loaded model."""
-        return Reply.json(200, _described(self._role.describe(request.parameters["model"])))
+        model = self._role.describe(request.parameters["model"])
+        described = _described(model)
+        if (schema := decode(model.schema)) is not None:
+            described["schema"] = msgspec.to_builtins(schema)
+        return Reply.json(200, described)
 
     async def unload(self, request: Request) -> Reply:
         """``DELETE /models/{name}``: unload a model; its memory is free once this answers."""
@@ -198,7 +203,7 @@ class Application:
     async def list_artifacts(self, request: Request) -> Reply:
         """``GET /artifacts``: every TargetModel that can be invoked, a page at a time."""
         loop = asyncio.get_running_loop()
-        page, token = await loop.run_in_executor(None, lambda: _page(self._role.artifacts(), request.query))
+        page, token = await loop.run_in_executor(None, lambda: paged(self._role.artifacts(), request.query))
         content: dict[str, Any] = {"artifacts": page}
         if token is not None:
             content["nextPageToken"] = token
@@ -206,13 +211,13 @@ class Application:
 
     async def list_evictions(self, request: Request) -> Reply:
         """``GET /evictions``: which models left and why, the newest first, a page at a time."""
-        limit, last = _asked(request.query)
+        limit, last = asked(request.query)
         if last and not (last.isdecimal() and len(last) < 20):
             raise RequestError(f"next_page_token is of another list than this: {last!r}")
         left = self._role.evictions(int(last) if last else None, limit + 1)
         content: dict[str, Any] = {"evictions": msgspec.to_builtins(left[:limit])}
         if len(left) > limit:
-            content["nextPageToken"] = _token(str(left[limit - 1].number))
+            content["nextPageToken"] = token_of(str(left[limit - 1].number))
         return Reply.json(200, content)
 
     async def metrics(self, request: Request) -> Reply:
@@ -248,42 +253,6 @@ def _described(model: ModelDescription) -> dict[str, Any]:
     if model.refused is not None:
         described["refused"] = model.refused
     return described
-
-
-def _page(names: Iterator[str], query: bytes) -> tuple[list[str], str | None]:
-    """Return one page of sorted names and the token of the next.
-
-    A token is the last name before its page, so that models which come and go meanwhile shift nothing.
-    """
-    limit, last = _asked(query)
-    rest = itertools.dropwhile(lambda name: _key(name) <= _key(last), names) if last else names
-    page = list(itertools.islice(rest, limit + 1))
-    if len(page) <= limit:
-        return page, None
-    page.pop()
-    return page, _token(page[-1])
-
-
-def _asked(query: bytes) -> tuple[int, str]:
-    """Return how long a page is to be, and the last item of the page before, from its token."""
-    values = parse_qs(query.decode("latin-1"))
-    limit = values.get("limit", [str(PAGE)])[-1]
-    if not limit.isdecimal() or len(limit) > len(str(PAGE)) or not 1 <= int(limit) <= PAGE:
-        raise RequestError(f"limit is a number from 1 to {PAGE}, not {limit!r}")
-    token = values.get("next_page_token", [""])[-1]
-    try:
-        return int(limit), base64.b64decode(token, altchars="-_", validate=True).decode()
-    except (binascii.Error, ValueError) as error:
-        raise RequestError(f"next_page_token {token!r} is none that this server gave out") from error
-
-
-def _token(last: str) -> str:
-    return base64.urlsafe_b64encode(last.encode()).decode()
-
-
-def _key(name: str) -> list[str]:
-    """Names are ordered by the segments of their paths, as a walk through folders meets them."""
-    return name.split("/")
 
 
 def create_app(role: Role, settings: Settings) -> Router:

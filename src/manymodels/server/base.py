@@ -12,6 +12,7 @@ from ..golden import GoldenResult
 from ..invocation import Answer, Invocation
 from ..metrics import Metrics, ServerState
 from ..plugins import Binding
+from ..schema import SchemaJson
 from ..trial import Predictor
 
 if TYPE_CHECKING:  # workers import this module, and need not know where they come from
@@ -40,6 +41,8 @@ class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
     golden: GoldenResult | None = None
     #: The environment it runs in, as ``manymodels environments list`` names it; None: the server's own.
     environment: str | None = None
+    #: What it takes and gives; empty where that is not known.
+    schema: SchemaJson = b""
     #: Process ids of the workers that hold it.
     workers: Sequence[int] = ()
     #: Which predictor serves it, and how it compared; None until that is found out.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..environments import Interpreter
 from ..golden import GoldenResult
 from ..plugins import Binding
+from ..schema import SchemaJson
 from ..trial import Predictor
 
 
@@ -30,6 +31,8 @@ class Held:
     golden: GoldenResult | None = None
     #: What is to be said of it beside that, whichever process holds it.
     remarks: Sequence[str] = ()
+    #: What it takes and gives.
+    schema: SchemaJson = b""
     #: Which predictor serves it, where that was found out.
     predictor: Predictor | None = None
     #: Whether it is to have a process for itself, as its artifact asks; multi-model-server gives that to any.

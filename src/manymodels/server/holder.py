@@ -172,6 +172,7 @@ class Holder(ABC, Generic[R]):
             notes=(*resident.remarks, *resident.notes),
             golden=resident.golden,
             environment=None if resident.interpreter is None else resident.interpreter.name,
+            schema=resident.schema,
             workers=tuple(workers),
             predictor=resident.predictor,
             refused=self._conduct.refusal(resident.name, resident.version),

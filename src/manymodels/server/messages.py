@@ -16,6 +16,7 @@ from ..errors import BY_NAME, ManyModelsError, PredictionFailed
 from ..golden import GoldenResult
 from ..invocation import Answer, Invocation
 from ..plugins import Binding
+from ..schema import SchemaJson
 from ..trial import Predictor
 
 _LENGTH = struct.Struct("<I")
@@ -93,6 +94,8 @@ class Loaded(msgspec.Struct, tag="loaded", array_like=True):
     seconds: float
     notes: list[str]
     golden: GoldenResult | None = None
+    #: Shown, and otherwise of no use to the front.
+    schema: SchemaJson = b""
 
 
 class Unloaded(msgspec.Struct, tag="unloaded", array_like=True):

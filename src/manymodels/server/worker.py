@@ -233,7 +233,7 @@ class Worker:
         self._bytes[job.model] = count
         measured = grown is not None and grown >= size
         notes = [sendable(note) for note in model.notes]
-        return Loaded(job.job, count, measured, seconds, notes, model.golden)
+        return Loaded(job.job, count, measured, seconds, notes, model.golden, model.schema)
 
     def _unload(self, number: int) -> None:
         self._chores.drop(number)

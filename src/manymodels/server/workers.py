@@ -13,6 +13,7 @@ from ..errors import (
     WorkerDied,
 )
 from ..invocation import Answer, Invocation
+from ..schema import LIMIT
 from ..settings import Settings
 from . import renewal
 from .fleet import Fleet
@@ -208,6 +209,7 @@ class WorkerPool(Holder[Resident]):
         resident.load_seconds = message.seconds
         resident.notes = message.notes
         resident.golden = message.golden
+        resident.schema = message.schema if len(message.schema) <= LIMIT else b""
 
     def on_serves(self, slot: Slot, message: Serves) -> None:
         """Take note of which predictor serves a model, if it is still there."""

@@ -192,6 +192,7 @@ class MmsServer(Holder[Resident]):
         resident.load_seconds = max(report.seconds for report in reports)
         resident.notes = tuple(reports[0].notes)
         resident.golden = reports[0].golden
+        resident.schema = reports[0].schema
         if run.exited.done():  # it was loaded and ended at once
             self._conduct.killed(resident.name, resident.version, describe_exit(run.exited.result()))
             await self._discard(run, grace=0)

@@ -61,6 +61,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     notes: list[str] = []
     golden: GoldenResult | None = None
+    schema: bytes = b""
     failure: Failure | None = None
 
     def write(self, folder: Path) -> None:

@@ -64,7 +64,8 @@ class HookTransformer(Transformer):  # type: ignore[misc]  # untyped
             raise
         notes = [sendable(note) for note in self._bound.notes]
         seconds = time.perf_counter() - start
-        Report(pid=os.getpid(), seconds=seconds, notes=notes, golden=self._bound.golden).write(folder)
+        model = self._bound
+        Report(pid=os.getpid(), seconds=seconds, notes=notes, golden=model.golden, schema=model.schema).write(folder)
 
     def transform(self, data: Sequence[dict[str, Any]], context: Context) -> list[bytes]:
         """Answer requests that each hold one or more invocations, each with the outcomes of its own."""

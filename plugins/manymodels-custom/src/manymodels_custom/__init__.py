@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from manymodels import Accelerated, Artifact, Batch, Context, Golden, ModelSettings, hookimpl
+from manymodels import Accelerated, Artifact, Batch, Context, Golden, ModelSettings, Schema, hookimpl
 
 from . import sample
 from .location import own_script
@@ -56,6 +56,12 @@ def batch(model: ScriptModel, context: Context) -> Batch | None:
 def accelerate(model: ScriptModel, context: Context) -> Accelerated | None:
     """Predict as fast as the framework can, where it is the framework that predicts."""
     return model.accelerate(context)
+
+
+@hookimpl
+def schema(model: ScriptModel, context: Context) -> Schema | None:
+    """Tell what the framework takes and gives, where the script leaves that to it."""
+    return model.schema(context)
 
 
 @hookimpl

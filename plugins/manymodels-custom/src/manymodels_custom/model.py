@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from manymodels import Accelerated, Artifact, Batch, Context, codecs
+from manymodels import Accelerated, Artifact, Batch, Context, Schema, codecs
 from manymodels.errors import LoadFailed, ManyModelsError, PredictionFailed
 
 from .location import find_script
@@ -103,6 +103,16 @@ class ScriptModel:
             return None
         offer: Accelerated | None = self._run(PredictionFailed, self._framework.accelerate, self._model, context)
         return None if offer is None else dataclasses.replace(offer, predict=self._in_scope(offer.predict))
+
+    def schema(self, context: Context) -> Schema | None:
+        """Return what the framework takes and gives, as far as it is the framework that decodes and encodes."""
+        if self._framework is None:
+            return None
+        told: Schema | None = self._run(PredictionFailed, self._framework.schema, self._model, context)
+        if told is None:
+            return None
+        inputs = () if "input_fn" in self._functions else told.inputs
+        return Schema(inputs=inputs, outputs=() if "output_fn" in self._functions else told.outputs)
 
     def _in_scope(self, predict: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def call(data: Any) -> Any:

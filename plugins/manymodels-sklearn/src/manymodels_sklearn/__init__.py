@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from manymodels import hookimpl
 
-from . import _claim, _input, _model, _predict, _train
+from . import _claim, _input, _model, _predict, _schema, _train
 from ._model import model_of
 from ._unpickle import noting
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from manymodels import Accelerated, Artifact, Batch, Context, Golden
+    from manymodels import Accelerated, Artifact, Batch, Context, Golden, Schema
 
 __version__ = "0.1.0"
 
@@ -33,6 +33,7 @@ __all__ = [
     "output_fn",
     "predict_fn",
     "sample_artifact",
+    "schema",
     "train",
     "warm_up_imports",
 ]
@@ -72,6 +73,12 @@ def output_fn(prediction: Any, accept: str) -> Any:
 def batch() -> Batch:
     """Join by rows: scikit-learn's ``predict`` answers each row by itself."""
     return _predict.FormBatch()
+
+
+@hookimpl
+def schema(model: Any) -> Schema:
+    """Tell the columns the estimator was trained on, and its classes."""
+    return _schema.tell(model)
 
 
 @hookimpl

@@ -39,6 +39,8 @@ class SklearnModel:
     needs_frame: bool
     #: Whether it takes texts instead of rows.
     takes_documents: bool
+    #: Whether all columns are numbers; False where that cannot be told.
+    numeric: bool
 
     @cached_property
     def columns(self) -> Any:
@@ -93,6 +95,7 @@ def model_of(estimator: Any, artifact: Artifact, name: str) -> SklearnModel:
         width=width,
         needs_frame=names is not None and any(map(_may_use_names, parts)),
         takes_documents=width is None and any(hasattr(part, "build_analyzer") for part in parts),
+        numeric=not any(map(_may_take_text, parts)),
     )
 
 
@@ -150,6 +153,15 @@ def _forbid_parallel(parts: list[Any]) -> None:
             part.set_params(n_jobs=1)  # tells a native library below, as xgboost's, too
         except (AttributeError, RuntimeError, TypeError, ValueError):
             part.n_jobs = 1  # no estimator by scikit-learn's rules for constructors
+
+
+def _may_take_text(part: Any) -> bool:
+    return (
+        _may_use_names(part)
+        or hasattr(part, "categories_")
+        or type(part).__name__ in ("SimpleImputer", "DummyClassifier", "DummyRegressor")
+        or type(part).__name__.startswith("HistGradientBoosting")
+    )
 
 
 def _may_use_names(part: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from manymodels import Accelerated, Artifact, Batch, Context, Golden, RowBatch, hookimpl
+from manymodels import Accelerated, Artifact, Batch, Context, Golden, RowBatch, Schema, hookimpl
 
 from . import _files, _replies, _rows
 
@@ -26,6 +26,7 @@ __all__ = [
     "output_fn",
     "predict_fn",
     "sample_artifact",
+    "schema",
     "warm_up_imports",
 ]
 
@@ -69,6 +70,14 @@ def output_fn(prediction: Any, accept: str, context: Context) -> tuple[bytes, st
 def batch() -> Batch:
     """Join by rows: XGBoost predicts each by itself."""
     return RowBatch()
+
+
+@hookimpl
+def schema(model: XGBoostModel) -> Schema:
+    """Tell the features, and what a row is answered with."""
+    from . import _schema
+
+    return _schema.tell(model)
 
 
 @hookimpl

@@ -1,0 +1,122 @@
+"""The OpenAPI document of one model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import orjson
+
+from ..golden import Golden
+from ..media import JSON, media_type
+from ..sagemaker import TARGET_MODEL
+from ..schema import Field, Schema
+
+#: Bytes of the longest body that is shown as an example.
+SHORT = 4096
+
+Json = dict[str, Any]
+
+
+def document(name: str, schema: Schema | None, goldens: Iterable[Golden], *, multi_model: bool, version: str) -> Json:
+    """Return the document.
+
+    :param name: the TargetModel, as it can be shown.
+    :param goldens: what is shown as examples.
+    :param multi_model: whether requests name their model.
+    :param version: of the server.
+    """
+    schema = schema or Schema()
+    goldens = list(goldens)
+    requests: Json = {JSON: {"schema": {"$ref": "#/components/schemas/Rows"}}}
+    answers: Json = {JSON: {}}
+    if schema.named:
+        requests["text/csv"] = {"schema": {"type": "string"}}
+    for number, golden in enumerate(goldens, 1):
+        _add(requests, number, golden.body, golden.content_type)
+        _add(answers, number, golden.answer, golden.answer_content_type)
+    error = {"description": "What went wrong.", "content": {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}}
+    ok = {
+        "description": "The predictions, in the form that Accept and the model's plugin give them.",
+        "content": answers,
+    }
+    post: Json = {
+        "operationId": "invoke",
+        "summary": f"Ask {name}",
+        "requestBody": {"required": True, "content": requests},
+        "responses": {"200": ok, "4XX": error, "5XX": error},
+    }
+    if multi_model:
+        header = {"name": TARGET_MODEL, "in": "header", "required": True, "schema": {"const": name}}
+        post["parameters"] = [header]
+    schemas: Json = {"Rows": rows(schema.inputs), "Error": _ERROR}
+    if schema.outputs:
+        schemas["Prediction"] = row(schema.outputs)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": name, "version": version},
+        "servers": [{"url": "/"}],
+        "paths": {"/invocations": {"post": post}},
+        "components": {"schemas": schemas},
+    }
+
+
+_ERROR = {
+    "type": "object",
+    "required": ["code", "type", "message"],
+    "properties": {"code": {"type": "integer"}, "type": {"type": "string"}, "message": {"type": "string"}},
+}
+
+
+def rows(fields: Sequence[Field]) -> Json:
+    """Return the JSON Schema of the rows of a request: anything, where fields say nothing of that."""
+    if not fields:
+        return {}
+    if any(field.shape is not None for field in fields):
+        return row(fields)
+    lists = {
+        "type": "array",
+        "prefixItems": [_value(field) for field in fields],
+        "minItems": len(fields),
+        "maxItems": len(fields),
+    }
+    forms = [{"type": "array", "items": lists}]
+    if all(field.name for field in fields):
+        forms.insert(0, {"type": "array", "items": row(fields)})
+    return {"anyOf": forms}
+
+
+def row(fields: Sequence[Field]) -> Json:
+    """Return the JSON Schema of one row, or of tensors."""
+    if len(fields) == 1 and (fields[0].shape is not None or not fields[0].name):
+        return _value(fields[0])
+    return {
+        "type": "object",
+        "properties": {field.name: _value(field) for field in fields},
+        "required": [field.name for field in fields if not field.optional],
+        "additionalProperties": False,
+    }
+
+
+def _value(field: Field) -> Json:
+    described: Json = {} if field.type is None else {"type": field.type}
+    if field.values:
+        described["enum"] = list(field.values)
+    for length in reversed(field.shape or ()):
+        described = {"type": "array", "items": described}
+        if length >= 0:
+            described |= {"minItems": length, "maxItems": length}
+    return described
+
+
+def _add(contents: Json, number: int, body: bytes, content_type: str) -> None:
+    """Add an example; what is long, or no text, is left out."""
+    kind, _ = media_type(content_type)
+    content = contents.setdefault(kind, {})
+    if len(body) > SHORT:
+        return
+    try:
+        value = orjson.loads(body) if kind == JSON else body.decode()
+    except ValueError:
+        return
+    content.setdefault("examples", {})[f"golden-{number}"] = {"value": value}
