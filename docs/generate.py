@@ -51,6 +51,8 @@ _REMEDIES = {
     "LoadFailed": "Try `manymodels check ARTIFACT`, mend the artifact and put it into the store again.",
     "BadArtifact": "Pack it again with `manymodels package`, without links; or raise `max_members`, `max_unpacked`.",
     "NoPlugin": "Install the plugin of its framework, or name one in the artifact's `manymodels.json`.",
+    "StoreUnavailable": "Send it again; what is loaded is served meanwhile. If it stays so, look at the model store: "
+    "the message names its address and its answer.",
     "GoldenFailed": "See `manymodels check ARTIFACT`. If the new answers are right, record them: `manymodels package "
     "MODEL --golden golden.jsonl`.",
     "ModelRefused": "Mend the artifact: it ends its worker process. The message says for how long it is refused.",

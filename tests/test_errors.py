@@ -26,6 +26,7 @@ DIALECTS = {
     "LoadFailed": (400, 424, 424, "ModelError", 400),
     "BadArtifact": (400, 424, 424, "ModelError", 400),
     "NoPlugin": (400, 424, 424, "ModelError", 400),
+    "StoreUnavailable": (503, 503, 503, "ServiceUnavailable", 503),
     "GoldenFailed": (400, 424, 424, "ModelError", 400),
     "ModelRefused": (400, 424, 424, "ModelError", 400),
     "OutOfMemory": (507, 503, 503, "ServiceUnavailable", 507),

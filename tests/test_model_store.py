@@ -21,7 +21,7 @@ from manymodels.invocation import Invocation
 from manymodels.plugins import Plugins
 from manymodels.server import ModelDescription
 from manymodels.settings import load
-from manymodels.store import LocalStore
+from manymodels.store import Store
 
 STORE = Path(__file__).parent.parent / "model_store"
 ARTIFACTS = ["breast_cancer.ubj", "diabetes.tar.gz", "house", "iris.tar.gz", "shops/berlin.tar.gz", "wine"]
@@ -32,7 +32,7 @@ def build(folder: Path) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def open_(folder: Path, cache: Path) -> LocalStore:
+def open_(folder: Path, cache: Path) -> Store:
     return open_store(folder, cache, load(), Plugins.installed())
 
 

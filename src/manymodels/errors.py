@@ -20,6 +20,7 @@ Each class carries the statuses of the three dialects it is answered in: the con
     ├── LoadFailed                  400   the artifact cannot be loaded
     │   ├── BadArtifact             400   corrupt, empty, too large, hostile
     │   ├── NoPlugin                400   claimed by no plugin, by two, or by one not installed
+    │   ├── StoreUnavailable    503   the model store cannot be reached, or answers that it cannot answer now
     │   ├── GoldenFailed            400   does not answer its golden requests as the artifact says
     │   └── ModelRefused            400   killed its workers; refused for a while
     ├── OutOfMemory                 507   no room, or memory ran out while loading or predicting
@@ -124,7 +125,7 @@ class LoadFailed(ManyModelsError):
     """The artifact cannot be loaded."""
 
     status = 400
-    invocations_status = 424
+    invocations_status: ClassVar[int | None] = 424
 
 
 class BadArtifact(LoadFailed):
@@ -133,6 +134,15 @@ class BadArtifact(LoadFailed):
 
 class NoPlugin(LoadFailed):
     """No installed plugin, or more than one, claims the artifact."""
+
+
+class StoreUnavailable(LoadFailed):
+    """The model store cannot be reached, is overloaded, or ends its answers too early."""
+
+    status = 503
+    invocations_status = None
+    aws = (503, "ServiceUnavailable")
+    retry_after = 1
 
 
 class GoldenFailed(LoadFailed):

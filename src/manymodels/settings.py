@@ -129,7 +129,7 @@ class Settings(BaseSettings):
         sagemaker.LOAD_TIMEOUT,
         gt=0,
         validation_alias=_env("load_timeout"),
-        description="Seconds a model may take to load.",
+        description="Seconds a model may take to load, and each of its files to be fetched from a remote store.",
     )
     slow_after: float = Field(
         0.3,

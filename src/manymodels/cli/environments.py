@@ -19,7 +19,7 @@ from ..plugins import Binding, Plugins
 from ..settings import Settings, load
 from .options import options_of
 from .output import as_json_option, print_json, print_table, size
-from .parts import open_store
+from .parts import Location, open_store
 
 _DAY = 86400.0
 
@@ -33,10 +33,10 @@ def environments() -> None:
 
 
 @environments.command()
-@click.argument("store", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("store", type=Location(exists=True))
 @options_of("cache_dir", "environment_wheels", "environment_timeout", "environment_size")
-def build(store: Path, **flags: Any) -> None:
-    """Build what the artifacts of the folder STORE need, ahead of time.
+def build(store: str | Path, **flags: Any) -> None:
+    """Build what the artifacts of STORE, a folder or an address, need, ahead of time.
 
     A server with --environments built then uses them and builds none itself.
     """
@@ -48,12 +48,12 @@ def build(store: Path, **flags: Any) -> None:
         raise click.ClickException(f"{failed} of the artifacts cannot have what they need")
 
 
-async def _build(root: Path, settings: Settings, plugins: Plugins) -> int:
+async def _build(location: str | Path, settings: Settings, plugins: Plugins) -> int:
     """Build all environments of a store; return the number of artifacts that cannot be helped."""
     kept = Environments(settings, plugins)
     failed = 0
     try:
-        for name, found in _needs(root, settings, plugins):
+        for name, found in _needs(location, settings, plugins):
             if isinstance(found, ManyModelsError):
                 click.echo(f"{name}: {found}", err=True)
                 failed += 1
@@ -74,11 +74,11 @@ async def _build(root: Path, settings: Settings, plugins: Plugins) -> int:
 
 
 def _needs(
-    root: Path, settings: Settings, plugins: Plugins
+    location: str | Path, settings: Settings, plugins: Plugins
 ) -> Iterator[tuple[str, tuple[Requirements, Binding] | ManyModelsError]]:
     """Yield the artifacts that need something, or cannot be looked at."""
     with tempfile.TemporaryDirectory(prefix="manymodels-") as cache:
-        store = open_store(root, Path(cache), settings, plugins)
+        store = open_store(location, Path(cache), settings, plugins)
         for name in store.list():
             try:
                 found = store.find(name)

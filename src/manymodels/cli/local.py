@@ -24,7 +24,7 @@ from ..settings import Settings, load
 from ..store import pack
 from ..store.base import ARCHIVES
 from .output import as_json_option, print_json, print_table, size
-from .parts import create_server, open_store
+from .parts import Location, create_server, open_store
 from .samples import find_sample, guess_content_type
 
 #: Characters of a sample answer that are shown.
@@ -95,13 +95,14 @@ def _recorded(folder: Path, requests: Path) -> bytes:
 
 
 @click.command()
-@click.argument("artifact", type=existing)
+@click.argument("artifact", type=Location(exists=True))
 @as_json_option
-def check(artifact: Path, *, as_json: bool) -> None:
+def check(artifact: str | Path, *, as_json: bool) -> None:
     """Load an artifact, and ask it its own requests.
 
-    ARTIFACT is a .tar.gz, a folder or a model file; it is loaded as the server would. Golden requests are those
-    in golden.jsonl; the exit code is 1 if one is answered wrongly. The sample is a request in the artifact:
+    ARTIFACT is a .tar.gz, a folder or a model file, or the address of one; it is loaded as the server would. Golden
+    requests are those in golden.jsonl; the exit code is 1 if one is answered wrongly. The sample is a request in the
+    artifact:
     sample.json, sample.csv, sample.jsonl, sample.npy, sample.npz, sample.libsvm or sample.txt.
     """
     settings = load(workers=1, golden="flag")
@@ -109,7 +110,7 @@ def check(artifact: Path, *, as_json: bool) -> None:
     with _opened(artifact, settings, Plugins.installed(settings.block_plugins)) as (folder, binding):
         sample = find_sample(folder)
         requests = [] if sample is None else [Invocation(sample.read_bytes(), guess_content_type(b"", sample.name))]
-        description, outcomes = asyncio.run(_try(artifact.name, folder, binding, requests, settings))
+        description, outcomes = asyncio.run(_try(_name(artifact), folder, binding, requests, settings))
     answer = outcomes[0] if outcomes else None
     if isinstance(answer, ManyModelsError):
         raise answer
@@ -130,18 +131,23 @@ def check(artifact: Path, *, as_json: bool) -> None:
             rows.append(("sample", "none; add sample.json or the like to see it answer"))
         else:
             rows.append((sample.name, _text(answer)))
-        print_table((artifact.name, "fails golden requests" if failed else "can be served"), rows)
+        print_table((_name(artifact), "fails golden requests" if failed else "can be served"), rows)
     if failed:
         sys.exit(1)
 
 
 @contextlib.contextmanager
-def _opened(path: Path, settings: Settings, plugins: Plugins) -> Iterator[tuple[Path, Binding]]:
+def _opened(location: str | Path, settings: Settings, plugins: Plugins) -> Iterator[tuple[Path, Binding]]:
     """Unpack an artifact as a store does, and bind it; yield its files."""
+    parent = location.parent if isinstance(location, Path) else location.rstrip("/").rpartition("/")[0]
     with tempfile.TemporaryDirectory(prefix="manymodels-") as cache:
-        store = open_store(path.parent, Path(cache), settings, plugins)
-        folder = store.open(store.find(path.name))
-        yield folder, plugins.bind(Artifact(folder, path.name), settings.model_settings())
+        store = open_store(parent, Path(cache), settings, plugins)
+        folder = store.open(store.find(_name(location)))
+        yield folder, plugins.bind(Artifact(folder, _name(location)), settings.model_settings())
+
+
+def _name(location: str | Path) -> str:
+    return location.name if isinstance(location, Path) else location.rstrip("/").rpartition("/")[2]
 
 
 async def _try(
@@ -164,9 +170,11 @@ async def _try(
         await server.stop()
 
 
-def _as_json(path: Path, model: ModelDescription, sample: Path | None, answer: Answer | None) -> dict[str, Any]:
+def _as_json(
+    location: str | Path, model: ModelDescription, sample: Path | None, answer: Answer | None
+) -> dict[str, Any]:
     content: dict[str, Any] = {
-        "artifact": str(path),
+        "artifact": str(location),
         "plugin": model.plugin,
         "framework": model.framework,
         "load_seconds": model.load_seconds,

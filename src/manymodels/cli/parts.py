@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.request import url2pathname
+
+import click
 
 from ..artifact import Artifact
 from ..errors import SettingsError
 from ..plugins import Plugins
 from ..server import BACKENDS, ModelServer
 from ..settings import Settings, source
-from ..store import DiskCache, Limits, LocalStore
+from ..store import DiskCache, Limits, LocalStore, RemoteStore, connect
+
+_ADDRESS = re.compile("[a-z][a-z0-9+.-]*://")
 
 
 def create_server(settings: Settings, flags: dict[str, Any]) -> ModelServer:
@@ -37,10 +43,25 @@ def create_server(settings: Settings, flags: dict[str, Any]) -> ModelServer:
     return server
 
 
-def open_store(root: Path, cache: Path, settings: Settings, plugins: Plugins) -> LocalStore:
-    """Return the model store in a folder.
+class Location(click.Path):
+    """A path, or an address such as ``s3://bucket/prefix``, which stays text; ``file://`` is a path."""
 
-    :raises SettingsError: if the store or its cache is not a folder that can be used.
+    def __init__(self, *, exists: bool = False) -> None:
+        super().__init__(exists=exists, path_type=Path, resolve_path=exists)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a string or a Path."""
+        if isinstance(value, str) and _ADDRESS.match(value):
+            if not value.startswith("file://"):
+                return value
+            value = url2pathname(value.removeprefix("file://"))
+        return super().convert(value, param, ctx)
+
+
+def open_store(location: str | Path, cache: Path, settings: Settings, plugins: Plugins) -> LocalStore | RemoteStore:
+    """Return the model store in a folder, or at an address.
+
+    :raises SettingsError: if it cannot be opened, or its cache is not a folder that can be used.
     """
     model_settings = settings.model_settings()
 
@@ -50,4 +71,6 @@ def open_store(root: Path, cache: Path, settings: Settings, plugins: Plugins) ->
         return plugins.claims(artifact, model_settings)
 
     limits = Limits(members=settings.max_members, bytes=int(settings.max_unpacked))
-    return LocalStore(root, DiskCache(cache), is_artifact, limits)
+    if isinstance(location, Path):
+        return LocalStore(location, DiskCache(cache), is_artifact, limits)
+    return RemoteStore(connect(location, settings.load_timeout), DiskCache(cache), is_artifact, limits)

@@ -22,7 +22,7 @@ from ..sagemaker import MODEL_DIR, MODELS_DIR
 from ..settings import Settings, load, unsupported
 from ..store import Store
 from .options import settings_options
-from .parts import create_server, open_store
+from .parts import Location, create_server, open_store
 from .samples import find_sample, guess_content_type
 
 logger = logging.getLogger(__name__)
@@ -37,10 +37,10 @@ SHORT = 300
 
 
 @click.command()
-@click.argument("store", required=False, type=click.Path(path_type=Path))
+@click.argument("store", required=False, type=Location())
 @settings_options
-def serve(store: Path | None, **flags: Any) -> None:
-    """Serve the model store in the folder STORE.
+def serve(store: str | Path | None, **flags: Any) -> None:
+    """Serve the model store STORE: a folder, or an address such as s3://bucket/prefix.
 
     Its artifacts are .tar.gz archives, model folders and model files. Without STORE, be a SageMaker
     container: a multi-model one if SAGEMAKER_MULTI_MODEL is true, otherwise one for the single model in /opt/ml/model,
@@ -67,11 +67,11 @@ def serve(store: Path | None, **flags: Any) -> None:
             example = ""
         else:
             cache = settings.cache_dir or stack.enter_context(tempfile.TemporaryDirectory(prefix="manymodels-"))
-            local = open_store(store, Path(cache), settings, plugins)
-            role = Endpoint(local, server, plugins, settings)
-            artifacts = list(itertools.islice(local.list(), COUNTED))
+            opened = open_store(store, Path(cache), settings, plugins)
+            role = Endpoint(opened, server, plugins, settings)
+            artifacts = list(itertools.islice(opened.list(), COUNTED))
             what = f"{_count(artifacts)} in {store}"
-            example = _example(local, artifacts)
+            example = _example(opened, artifacts)
 
         def ready(port: int) -> None:
             address = f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -78,9 +78,9 @@ class Container(Measured):
         await self._server.unload(name)
         self._metrics.evicted("request", time.perf_counter() - start)
 
-    def artifacts(self) -> Iterator[str]:
+    def artifacts(self, after: str = "") -> Iterator[str]:
         """Yield the names of the loaded models: a container knows no others."""
-        return (model.name for model in self.models())
+        return (model.name for model in self.models() if model.name > after)
 
 
 class SingleModel(Container):

@@ -17,6 +17,7 @@ from ..errors import (
     ModelNotFound,
     ModelNotReady,
     OutOfMemory,
+    StoreUnavailable,
 )
 from ..invocation import Answer, Invocation
 from ..plugins import Plugins
@@ -34,6 +35,9 @@ from .trace import Recorder
 from .warm_up import retire, warm_up
 
 logger = logging.getLogger(__name__)
+
+#: Seconds after which a loaded model's answer is given though the store has not said yet if it changed.
+LOOK = 1.0
 
 
 @dataclass
@@ -59,6 +63,8 @@ class Endpoint(Measured):
         #: Warming up, and unloading what nobody asks for.
         self._chores: list[asyncio.Task[None]] = []
         self._flights: dict[str, asyncio.Task[_Timings]] = {}
+        #: When each flight began.
+        self._begun: dict[str, float] = {}
         #: Models being unloaded; set once they are.
         self._leaving: dict[str, asyncio.Event] = {}
         self._room = Room(self._residents, functools.partial(self._evict, reason="room"))
@@ -118,7 +124,10 @@ class Endpoint(Measured):
         return answer
 
     async def _invoke_while_looking(self, resident: Resident, invocation: Invocation, timeout: float) -> Answer | None:
-        """Answer while the store is asked whether this is still its version of the model; None if it is not."""
+        """Answer while the store is asked whether this is still its version of the model; None if it is not.
+
+        A store that takes long, or cannot be reached, is not waited for: the model is served as it was loaded.
+        """
         deadline = min(time.monotonic() + timeout, invocation.deadline)
         self._flight(resident.name)
         result: Answer | ManyModelsError
@@ -126,8 +135,13 @@ class Endpoint(Measured):
             result = await self._invoke(resident, invocation, timeout)
         except ManyModelsError as error:
             result = error
-        if resident.name in self._flights:
-            await self._ready(resident.name, deadline)
+        if (flight := self._flights.get(resident.name)) is not None:
+            wait = min(self._begun[resident.name] + LOOK, deadline) - time.monotonic()
+            await asyncio.wait([flight], timeout=max(wait, 0))
+            if flight.done():
+                self._outcome(flight)
+            elif self._residents.get(resident.name) is not resident:
+                await self._ready(resident.name, deadline)
         if self._residents.get(resident.name) is not resident:
             return None
         self._metrics.hits += 1
@@ -149,6 +163,9 @@ class Endpoint(Measured):
         done, _ = await asyncio.wait([flight], timeout=deadline - time.monotonic())
         if not done:
             raise ModelNotReady(f"{target_model!r} is still being loaded; try again")
+        return self._outcome(flight)
+
+    def _outcome(self, flight: asyncio.Task[_Timings]) -> _Timings:
         if flight.cancelled():
             raise ModelNotReady("the server is stopping")
         error = flight.exception()
@@ -161,11 +178,13 @@ class Endpoint(Measured):
         if flight is None:
             flight = asyncio.create_task(self._refresh(target_model))
             self._flights[target_model] = flight
+            self._begun[target_model] = time.monotonic()
             flight.add_done_callback(functools.partial(self._landed, target_model))
         return flight
 
     def _landed(self, target_model: str, flight: asyncio.Task[_Timings]) -> None:
         self._flights.pop(target_model, None)
+        self._begun.pop(target_model, None)
         if not flight.cancelled():
             flight.exception()  # whoever waited may be gone, and asyncio would log it as never retrieved
         self._room.changed()
@@ -187,7 +206,9 @@ class Endpoint(Measured):
         except LoadFailed as error:
             if (resident := self._residents.get(target_model)) is None:
                 raise
-            logger.warning("served as it was loaded: %s", error, extra={"model": target_model})
+            if not resident.unsure:
+                logger.warning("served as it was loaded: %s", error, extra={"model": target_model})
+            resident.unsure = True
             resident.fresh_until = time.monotonic() + self._settings.store_refresh
             return timings
         found = opened.found
@@ -195,6 +216,7 @@ class Endpoint(Measured):
             await leaving.wait()
         if (resident := self._residents.get(target_model)) is not None:
             if resident.found.version == found.version:
+                resident.unsure = False
                 resident.fresh_until = time.monotonic() + self._settings.store_refresh
                 return timings
             await self._evict(target_model, "replaced")
@@ -212,7 +234,8 @@ class Endpoint(Measured):
         except (LoadFailed, OutOfMemory) as error:
             logger.error("cannot be loaded: %s", error, extra={"model": target_model})
             self._metrics.load_failed(error)
-            if not (isinstance(error, OutOfMemory) and error.eviction_helps):
+            passing = isinstance(error, StoreUnavailable) or (isinstance(error, OutOfMemory) and error.eviction_helps)
+            if not passing:
                 self._failures.remember(found, error)
                 await self._fetcher.forget(target_model)
             raise
@@ -323,6 +346,6 @@ class Endpoint(Measured):
             raise ModelNotFound(f"{name!r} is not loaded")
         await self._evict(name, "request")
 
-    def artifacts(self) -> Iterator[str]:
-        """Yield the TargetModels of the store; blocks."""
-        return self._store.list()
+    def artifacts(self, after: str = "") -> Iterator[str]:
+        """Yield the TargetModels of the store; see `Store.list`."""
+        return self._store.list(after)

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from ..artifact import Artifact
 from ..environments import Requirements, read
-from ..errors import LoadFailed, ManyModelsError
+from ..errors import LoadFailed, ManyModelsError, StoreUnavailable
 from ..plugins import Binding, Plugins
 from ..settings import Settings
 from ..store import Found, Store
@@ -72,7 +72,8 @@ class Fetcher:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
 
     def close(self) -> None:
-        """Begin no further look."""
+        """Begin no further look, and end those under way: the process would wait for their threads."""
+        self._store.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def look(self, target_model: str, known: Collection[str | None]) -> Opened:
@@ -125,7 +126,13 @@ class Fetcher:
         return sorted(names) or None
 
     def _look(self, target_model: str, known: Collection[str | None]) -> Opened:
-        found = self._store.find(target_model)
+        try:
+            found = self._store.find(target_model)
+        except StoreUnavailable:
+            kept = self._kept.get(target_model)
+            if kept is None:
+                raise
+            found = kept  # what is on the local disk is served without the store
         return Opened(found) if found.version in known else self._open(found)
 
     def _open(self, found: Found, tries: int = REPLACED) -> Opened:
@@ -137,6 +144,8 @@ class Fetcher:
             size = artifact.size if found.kind == "archive" else found.size
             needs = read(artifact, parse=self._settings.environments != "off")
             return Opened(found, Files(path, binding, size, artifact.manifest.isolated, needs))
+        except StoreUnavailable as error:
+            return Opened(found, error=error)
         except LoadFailed as error:
             newer = self._store.find(found.target_model)
             if newer.version == found.version or tries == 1:

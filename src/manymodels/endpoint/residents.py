@@ -30,7 +30,7 @@ REASONS = {
 class Resident(Candidate):
     """A loaded model."""
 
-    __slots__ = ("found", "fresh_until", "idle", "last_used", "load_seconds", "pinned", "uses")
+    __slots__ = ("found", "fresh_until", "idle", "last_used", "load_seconds", "pinned", "unsure", "uses")
 
     def __init__(self, found: Found, size: int, load_seconds: float, fresh_until: float, *, pinned: bool) -> None:
         super().__init__(found.target_model, size, load_seconds + OVERHEAD)
@@ -45,6 +45,8 @@ class Resident(Candidate):
         self.pinned = pinned
         #: Set when the last invocation ended, for who waits to unload it.
         self.idle: asyncio.Event | None = None
+        #: Whether the store could not be asked, when it last should have been, if this is still its version.
+        self.unsure = False
 
 
 class Residents:

@@ -64,8 +64,8 @@ class Role(Protocol):
         :raises ModelNotFound: if there is none.
         """
 
-    def artifacts(self) -> Iterator[str]:
-        """Yield the TargetModels that can be invoked; blocks."""
+    def artifacts(self, after: str = "") -> Iterator[str]:
+        """Yield the TargetModels that can be invoked, those after a name that was yielded; blocks."""
 
     def evictions(self, before: int | None, limit: int) -> list[Eviction]:
         """Return the newest evictions, of those with a number below `before` if it is given."""

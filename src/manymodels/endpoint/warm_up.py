@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from ..errors import ManyModelsError
+from ..errors import LoadFailed, ManyModelsError
 from ..store import Store
 from .residents import Residents
 from .trace import hottest
@@ -45,7 +45,12 @@ async def warm_up(
     loader: Loader, store: Store, residents: Residents, pins: tuple[str, ...], trace: Path | None
 ) -> None:
     """Load what is pinned, then what a trace asks for most as long as there is room; requests come first."""
-    names = await asyncio.get_running_loop().run_in_executor(None, lambda: list(_wanted(store, residents, pins, trace)))
+    wanted = _wanted(store, residents, pins, trace)
+    try:
+        names = await asyncio.get_running_loop().run_in_executor(None, list, wanted)
+    except LoadFailed as error:
+        logger.error("nothing is loaded in advance: %s", error)
+        return
     start = time.monotonic()
     count = 0
     for name in names:

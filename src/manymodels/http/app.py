@@ -157,7 +157,7 @@ class Application:
     async def list_models(self, request: Request) -> Reply:
         """``GET /models``: the loaded models, a page at a time."""
         models = self._role.models()
-        page, token = paged(iter([model.name for model in models]), request.query)
+        page, token = paged(lambda after: (model.name for model in models if model.name > after), request.query)
         kept = set(page)
         content: dict[str, Any] = {"models": [_described(model) for model in models if model.name in kept]}
         if token is not None:
@@ -203,7 +203,7 @@ class Application:
     async def list_artifacts(self, request: Request) -> Reply:
         """``GET /artifacts``: every TargetModel that can be invoked, a page at a time."""
         loop = asyncio.get_running_loop()
-        page, token = await loop.run_in_executor(None, lambda: paged(self._role.artifacts(), request.query))
+        page, token = await loop.run_in_executor(None, lambda: paged(self._role.artifacts, request.query))
         content: dict[str, Any] = {"artifacts": page}
         if token is not None:
             content["nextPageToken"] = token

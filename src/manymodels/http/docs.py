@@ -34,7 +34,7 @@ class Docs:
     async def index(self, request: Request) -> Reply:
         """``GET /docs``: every model that can be invoked, a page at a time."""
         loop = asyncio.get_running_loop()
-        return pages.index(*await loop.run_in_executor(None, lambda: paged(self._role.artifacts(), request.query)))
+        return pages.index(*await loop.run_in_executor(None, lambda: paged(self._role.artifacts, request.query)))
 
     async def page(self, request: Request) -> Reply:
         """``GET /docs/{TargetModel}``: what a model takes and gives; it is loaded if it has to be."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import parse_qs
 
 from ..errors import RequestError
@@ -14,14 +14,15 @@ from ..errors import RequestError
 PAGE = 100
 
 
-def paged(names: Iterator[str], query: bytes) -> tuple[list[str], str | None]:
-    """Return one page of sorted names and the token of the next.
+def paged(names: Callable[[str], Iterator[str]], query: bytes) -> tuple[list[str], str | None]:
+    """Return one page of names and the token of the next.
+
+    :param names: yields those after a name, or all after ``""``.
 
     A token is the last name before its page, so that models which come and go meanwhile shift nothing.
     """
     limit, last = asked(query)
-    rest = itertools.dropwhile(lambda name: _key(name) <= _key(last), names) if last else names
-    page = list(itertools.islice(rest, limit + 1))
+    page = list(itertools.islice(names(last), limit + 1))
     if len(page) <= limit:
         return page, None
     page.pop()
@@ -44,8 +45,3 @@ def asked(query: bytes) -> tuple[int, str]:
 def token_of(last: str) -> str:
     """Return the token of the page behind an item."""
     return base64.urlsafe_b64encode(last.encode()).decode()
-
-
-def _key(name: str) -> list[str]:
-    """Names are ordered by the segments of their paths, as a walk through folders meets them."""
-    return name.split("/")

@@ -1,10 +1,25 @@
 """Which artifacts exist, and how they get onto the local disk."""
 
+from .addresses import connect
 from .base import Found, Limits, Store
 from .cache import DiskCache
 from .local import LocalStore
 from .names import check_target_model
+from .objects import Objects
 from .pack import pack
+from .remote import RemoteStore
 from .unpack import unpack
 
-__all__ = ["DiskCache", "Found", "Limits", "LocalStore", "Store", "check_target_model", "pack", "unpack"]
+__all__ = [
+    "DiskCache",
+    "Found",
+    "Limits",
+    "LocalStore",
+    "Objects",
+    "RemoteStore",
+    "Store",
+    "check_target_model",
+    "connect",
+    "pack",
+    "unpack",
+]

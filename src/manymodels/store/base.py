@@ -60,5 +60,12 @@ class Store(Protocol):
     def forget(self, found: Found) -> None:
         """Delete what `open` keeps of this version on the local disk."""
 
-    def list(self) -> Iterator[str]:
-        """Yield every TargetModel, ordered by the segments of its path."""
+    def close(self) -> None:
+        """End what is under way in other threads, which then fails."""
+
+    def list(self, after: str = "") -> Iterator[str]:
+        """Yield every TargetModel, in an order that stays the same.
+
+        :param after: a name that was yielded; only what follows it is.
+        :raises LoadFailed: if the store cannot be listed.
+        """

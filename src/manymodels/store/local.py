@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import logging
 import os
 import shutil
@@ -81,13 +82,17 @@ class LocalStore:
         """Delete the cached copy of this version; the store itself is never changed."""
         self._cache.remove(self._key(found))
 
-    def list(self) -> Iterator[str]:
-        """Yield every TargetModel, ordered by the segments of its path.
+    def close(self) -> None:
+        """Do nothing: nothing here takes long."""
+
+    def list(self, after: str = "") -> Iterator[str]:
+        """Yield every TargetModel, ordered by the segments of its path; see `Store.list`.
 
         A folder that is reached in several ways, through links, is listed once.
         """
         root = os.path.realpath(self._root)
-        yield from self._list("", root, {root})
+        names = self._list("", root, {root})
+        return itertools.dropwhile(lambda name: name.split("/") <= after.split("/"), names) if after else names
 
     def _list(self, prefix: str, folder: str, seen: set[str]) -> Iterator[str]:
         try:
