@@ -81,6 +81,18 @@ async def test_no_copy_without_room(toys: Toys) -> None:
             assert home(pool, "hot")
 
 
+async def test_a_copy_has_its_room_while_it_is_loaded(toys: Toys) -> None:
+    async with running() as pool:
+        await toys.load(pool, "hot", kept=40 * MIB)
+        gate = toys.gate()
+        toys.artifact("hot", kept=40 * MIB, wait=str(gate))
+        async with asked(pool, "hot"):
+            await gate.reached()
+            assert pool.used() >= 80 * MIB
+            gate.open()
+            await until(lambda: len(pool.describe("hot").workers) == 2, "it has a copy")
+
+
 async def test_what_a_copys_worker_leaves_is_taken_over(toys: Toys) -> None:
     async with running() as pool:
         await toys.load(pool, "hot", kept=20 * MIB)
@@ -90,7 +102,7 @@ async def test_what_a_copys_worker_leaves_is_taken_over(toys: Toys) -> None:
         (copy,) = pids - {first}
         os.kill(copy, signal.SIGKILL)
         await until(lambda: pool.describe("hot").workers == (first,), "its end is noticed")
-        assert pool.used() == size
+        await until(lambda: pool.used() == size, "its room is free")
         assert (await ask(pool, "hot"))["pid"] == first
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import signal
 import time
@@ -72,8 +73,9 @@ class Recovery:
             await self._fleet.connect(slot)
 
     def room(self) -> int:
-        """Return the bytes kept for models that are to come back."""
-        return sum(resident.bytes for resident in self._lost)
+        """Return the bytes kept for models that are to come back, or are being loaded into one more worker."""
+        further = (resident for slot in self._fleet.slots() for resident in slot.loading if resident.loaded)
+        return sum(resident.bytes for resident in itertools.chain(self._lost, set(further) - self._lost))
 
     def settle(self, resident: Resident) -> None:
         """Take note that a lost model is back, or is not wanted any more."""
