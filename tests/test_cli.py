@@ -371,7 +371,7 @@ def test_plugins_add_commands_and_cannot_replace_any(tmp_path: Path) -> None:
     text = succeed("--help", env=env)
     assert re.search(r"^  hello +Say hello\.$", text, re.MULTILINE)
     assert re.search(r"^  plugins +Show the installed", text, re.MULTILINE)
-    assert "extra    1.0" in succeed("plugins", env=env)
+    assert re.search(r"^extra +1\.0 ", succeed("plugins", env=env), re.MULTILINE)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ _DAY = 86400.0
 
 @click.group()
 def environments() -> None:
-    """Build, list and remove the environments of models with a requirements.txt.
+    """Build, list and remove environments of models.
 
     They are in the cache folder: --cache-dir, otherwise that of the user.
     """

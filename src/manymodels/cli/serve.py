@@ -40,7 +40,7 @@ SHORT = 300
 @click.argument("store", required=False, type=Location())
 @settings_options
 def serve(store: str | Path | None, **flags: Any) -> None:
-    """Serve the model store STORE: a folder, or an address such as s3://bucket/prefix.
+    """Serve the model store STORE, a folder or s3://bucket/prefix.
 
     Its artifacts are .tar.gz archives, model folders and model files. Without STORE, be a SageMaker
     container: a multi-model one if SAGEMAKER_MULTI_MODEL is true, otherwise one for the single model in /opt/ml/model,
