@@ -21,7 +21,7 @@ from manymodels.errors import LoadFailed, StoreUnavailable
 from manymodels.plugins import Plugins
 from manymodels.settings import load
 from manymodels.store import DiskCache, Found, RemoteStore, connect
-from manymodels.store import s3 as module
+from manymodels.store import calls as module
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 ETAG = '"0cc175b9c0f1b6a831c399e269772661"'  # of b"a"

@@ -8,7 +8,7 @@ from ..errors import SettingsError
 from .objects import Objects
 
 #: By scheme: the module here with a ``connect``, the package that it needs, and the extra that brings that.
-_KINDS = {"s3": ("s3", "s3fs", "s3")}
+_KINDS = {"s3": ("s3", "s3fs", "s3"), "az": ("azure", "adlfs", "az"), "gs": ("gcs", "gcsfs", "gs")}
 
 
 def connect(url: str, timeout: float) -> Objects:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import contextlib
-import hashlib
-import os
-import random
 import re
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -19,26 +14,16 @@ import s3fs
 from botocore import exceptions
 
 from ..errors import LoadFailed, StoreUnavailable
+from . import calls
 from .objects import Object
 
 T = TypeVar("T")
 
-#: Seconds for a connection, and for the next bytes of an answer.
-CONNECT, READ = 5, 15
-#: Seconds for an answer without a body to speak of, botocore's own retries included.
-ANSWER = 15.0
-#: Bytes that one request fetches; larger objects are fetched by several at a time.
-PART = 8 << 20
-#: Parts of all objects that are fetched at a time; botocore keeps ten connections unless told otherwise.
-AT_A_TIME = 32
-#: Times a part is asked for without a byte of it, and seconds before the second time; they double.
-TRIES = 4
-BACK_OFF = 0.25
 _CHUNK = 256 << 10
 _MD5 = re.compile("[0-9a-f]{32}")
 
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
-_REFUSED = {"InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "InvalidClientTokenId"}
+_UNKNOWN = {"InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "InvalidClientTokenId"}
 _BUSY = {"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "RequestTimeout"}
 _CREDENTIALS = (
     exceptions.NoCredentialsError,
@@ -47,14 +32,12 @@ _CREDENTIALS = (
     exceptions.TokenRetrievalError,
     exceptions.SSOError,
 )
-#: How a connection ends that ends too early, or never begins.
 _BROKEN = (
     exceptions.ConnectionError,
     exceptions.HTTPClientError,
     exceptions.IncompleteReadError,
     exceptions.FlexibleChecksumError,
     aiohttp.ClientError,
-    asyncio.TimeoutError,
 )
 
 
@@ -72,14 +55,16 @@ class S3Objects:
         :param timeout: seconds that a whole object may take.
         """
         self.url = url.rstrip("/")
-        bucket, _, prefix = self.url.partition("://")[2].partition("/")
-        self._bucket = bucket
+        self._bucket, _, prefix = self.url.partition("://")[2].partition("/")
         self._prefix = prefix and f"{prefix}/"
-        self._timeout = timeout
-        config = {"connect_timeout": CONNECT, "read_timeout": READ, "max_pool_connections": AT_A_TIME + 32}
+        config = {
+            "connect_timeout": calls.CONNECT,
+            "read_timeout": calls.READ,
+            "max_pool_connections": calls.AT_A_TIME + 32,  # beside the parts, a look for each of the store's threads
+        }
         self._files = s3fs.S3FileSystem(config_kwargs=config, skip_instance_cache=True)
-        self._running: set[concurrent.futures.Future[Any]] = set()
-        self._at_a_time = asyncio.Semaphore(AT_A_TIME)
+        self._calls = calls.Calls(self._files.loop, timeout, _BROKEN)
+        self.close = self._calls.close
 
     def head(self, name: str) -> Object | None:
         """Return the present version of an object; see `Objects.head`."""
@@ -88,7 +73,7 @@ class S3Objects:
             return await client.head_object(Bucket=self._bucket, Key=self._prefix + name)
 
         try:
-            reply = self._run(ask, ANSWER)
+            reply = self._run(ask)
         except exceptions.ClientError as error:
             if _status(error) == 404:
                 return None
@@ -105,7 +90,7 @@ class S3Objects:
         with contextlib.suppress(exceptions.ClientError):
             if _status(error) < 500:
                 try:
-                    self._run(ask, ANSWER)
+                    self._run(ask)
                 except exceptions.ClientError as refused:
                     error = refused
         self._raise(error, name, "s3:GetObject")
@@ -129,7 +114,7 @@ class S3Objects:
 
         while True:
             try:
-                page = self._run(ask, ANSWER)
+                page = self._run(ask)
             except exceptions.ClientError as error:
                 self._raise(error, folder or self.url, "s3:ListBucket")
             found = [
@@ -145,60 +130,32 @@ class S3Objects:
 
     def download(self, wanted: Object, path: Path) -> None:
         """Fetch an object, a large one in parts; see `Objects.download`."""
-        with path.open("wb") as file:
-            if wanted.size == 0:
-                return
-            file.truncate(wanted.size)
+        is_md5 = False
 
-            async def fetch(client: Any) -> bool:
-                starts = range(0, wanted.size, PART)
-                tasks = [asyncio.ensure_future(self._part(client, wanted, file.fileno(), start)) for start in starts]
-                try:
-                    return (await asyncio.gather(*tasks))[0]
-                finally:
-                    for task in tasks:
-                        task.cancel()
-                    await asyncio.gather(*tasks, return_exceptions=True)  # none writes once the file is closed
+        async def read(start: int, end: int) -> AsyncIterator[bytes]:
+            nonlocal is_md5
+            client = await self._files.set_session()
+            reply = await client.get_object(
+                Bucket=self._bucket,
+                Key=self._prefix + wanted.name,
+                Range=f"bytes={start}-{end - 1}",
+                **_exactly(wanted.version),
+            )
+            is_md5 = _is_md5(wanted.version, reply)
+            async with reply["Body"] as body:
+                async for chunk in body.iter_chunks(_CHUNK):
+                    yield chunk
 
+        with self._credentials():
             try:
-                is_md5 = self._run(fetch, self._timeout)
+                self._calls.fetch(wanted, path, read)
             except exceptions.ClientError as error:
                 self._raise(error, wanted.name, "s3:GetObject")
-        if is_md5 and wanted.version != _md5(path):
-            raise StoreUnavailable(f"{wanted.name!r} was damaged on its way: it does not have the MD5 of its ETag")
+        if is_md5:
+            calls.check_md5(path, wanted.name, wanted.version)
 
-    async def _part(self, client: Any, wanted: Object, file: int, start: int) -> bool:
-        """Write a part; return whether the ETag is the object's MD5."""
-        end = min(start + PART, wanted.size)
-        async with self._at_a_time:
-            tries = 0
-            while True:
-                before = start
-                try:
-                    reply = await client.get_object(
-                        Bucket=self._bucket,
-                        Key=self._prefix + wanted.name,
-                        Range=f"bytes={start}-{end - 1}",
-                        **_exactly(wanted.version),
-                    )
-                    async with reply["Body"] as body:
-                        async for chunk in body.iter_chunks(_CHUNK):
-                            if len(chunk) > end - start:
-                                raise LoadFailed(f"{wanted.name!r} cannot be fetched: the store answers no ranges")
-                            os.pwrite(file, chunk, start)
-                            start += len(chunk)
-                    if start == end:
-                        return _is_md5(wanted.version, reply)
-                    broken: Exception = ConnectionError("it was cut off")
-                except _BROKEN as error:
-                    broken = error
-                tries = 1 if start > before else tries + 1
-                if tries == TRIES:
-                    raise broken
-                await asyncio.sleep(BACK_OFF * 2 ** (tries - 1) * (1 + random.random()))  # noqa: S311
-
-    def _run(self, call: Callable[[Any], Coroutine[Any, Any, T]], timeout: float) -> T:
-        """Run a coroutine in s3fs's event loop.
+    def _run(self, call: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine that asks botocore's client.
 
         :raises ConnectionError: if the store is not reached, or does not answer in time.
         :raises ClientError: if it answers with an error.
@@ -207,58 +164,36 @@ class S3Objects:
         async def run() -> T:
             return await call(await self._files.set_session())
 
+        with self._credentials():
+            return self._calls.run(run())
+
+    @contextlib.contextmanager
+    def _credentials(self) -> Iterator[None]:
+        """Turn what botocore refuses by itself into an error of ours."""
         try:
-            return self._wait(asyncio.run_coroutine_threadsafe(asyncio.wait_for(run(), timeout), self._files.loop))
+            yield
         except _CREDENTIALS as error:
             raise LoadFailed(
                 f"{self.url} cannot be read: {error}; give the server credentials as botocore looks for them: "
                 "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or the role of its container"
             ) from error
-        except concurrent.futures.CancelledError as error:
-            raise ConnectionError("the server is stopping") from error
-        except asyncio.TimeoutError as error:
-            raise ConnectionError(f"no full answer within {timeout:g} s") from error
-        except _BROKEN as error:
-            raise ConnectionError(str(error) or type(error).__name__) from error
-        except exceptions.ClientError:
-            raise
         except exceptions.BotoCoreError as error:
             raise LoadFailed(f"{self.url} cannot be read: {error}") from error
-
-    def _wait(self, future: concurrent.futures.Future[T]) -> T:
-        self._running.add(future)
-        try:
-            return future.result()
-        finally:
-            self._running.discard(future)
-
-    def close(self) -> None:
-        """End what is under way; see `Objects.close`."""
-        for future in list(self._running):
-            future.cancel()
 
     def _raise(self, error: exceptions.ClientError, name: str, permission: str) -> NoReturn:
         """Raise an error of the store's as one of ours."""
         status = _status(error)
         code = error.response["Error"].get("Code", "")
-        said = f"{status} {code}" if code != str(status) else code
-        if status >= 500 or status == 429 or code in _BUSY:
-            raise StoreUnavailable(f"{name!r} cannot be fetched: the model store answers {said}; try again") from error
-        if status == 412:
-            raise LoadFailed(f"{name!r} was replaced while it was read; ask again") from error
+        if code in _BUSY:
+            raise StoreUnavailable(f"{name!r} cannot be fetched: the model store answers {code}; try again") from error
         if code == "NoSuchBucket" or (status == 404 and permission == "s3:ListBucket"):
             raise LoadFailed(f"there is no bucket {self._bucket!r}; correct the address {self.url}") from error
-        if status == 404:
-            raise LoadFailed(f"{name!r} has gone while it was read; ask again") from error
+        said = error.response["Error"].get("Message")
         if code in _EXPIRED:
-            remedy = "the server's credentials have expired; renew them, or use a role, whose are renewed"
-        elif code in _REFUSED:
-            remedy = "the server's credentials are none that the model store knows; correct them"
-        elif status in (401, 403):
-            remedy = f"access is denied; allow {permission} on it to the server's credentials"
-        else:
-            remedy = error.response["Error"].get("Message") or "the request is refused"
-        raise LoadFailed(f"{name!r} cannot be read: {remedy} (the model store answers {said})") from error
+            status, said = 400, "the server's credentials have expired; renew them, or use a role, whose are renewed"
+        elif code in _UNKNOWN:
+            status, said = 400, "the server's credentials are none that the model store knows; correct them"
+        raise calls.refused(status, code, name, permission, said) from error
 
 
 connect = S3Objects
@@ -289,11 +224,3 @@ def _is_md5(version: str, reply: dict[str, Any]) -> bool:
     """
     encrypted = reply.get("ServerSideEncryption") not in (None, "AES256") or "SSECustomerAlgorithm" in reply
     return _MD5.fullmatch(version) is not None and not encrypted
-
-
-def _md5(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -1,0 +1,180 @@
+"""Model stores in Azure and Google Cloud: against Azurite and an emulator, where these are installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import until
+from test_store_faults import Fake, answer, fake, free_port  # noqa: F401
+from test_store_s3 import is_artifact
+
+from manymodels.errors import LoadFailed, ModelNotFound, StoreUnavailable
+from manymodels.store import DiskCache, RemoteStore, calls, connect
+
+ACCOUNT = "devstoreaccount1"
+#: Azurite's own, which is public.
+KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+
+def environment(scheme: str, port: int) -> dict[str, str]:
+    if scheme == "gs":
+        return {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}", "NO_GCE_CHECK": "true"}
+    endpoint = f"http://127.0.0.1:{port}/{ACCOUNT}"
+    connection = f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={endpoint};"
+    return {"AZURE_STORAGE_CONNECTION_STRING": connection}
+
+
+@dataclass
+class Cloud:
+    """A bucket or container called ``models``, with what puts into it."""
+
+    scheme: str
+    env: dict[str, str]
+    put: Callable[[str, bytes], Any]
+    delete: Callable[[str], Any]
+
+
+@pytest.fixture(scope="module")
+def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    pytest.importorskip("adlfs", reason="adlfs is not installed")
+    azurite = shutil.which("azurite-blob")
+    if azurite is None:
+        pytest.skip("azurite-blob is not on the PATH: npm install azurite")
+    from azure.storage.blob import BlobServiceClient
+
+    port = free_port()
+    folder = tmp_path_factory.mktemp("azurite")
+    command = [azurite, "--silent", "--skipApiVersionCheck", "--blobPort", str(port), "--location", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, "Azurite listens")
+        env = environment("az", port)
+        service = BlobServiceClient.from_connection_string(env["AZURE_STORAGE_CONNECTION_STRING"])
+        container = service.create_container("models")
+
+        def put(name: str, body: bytes) -> None:
+            container.upload_blob(name, body, overwrite=True)
+
+        yield Cloud("az", env, put, container.delete_blob)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def google() -> Iterator[Cloud]:
+    pytest.importorskip("gcsfs", reason="gcsfs is not installed")
+    emulator = pytest.importorskip("gcp_storage_emulator.server", reason="gcp-storage-emulator is not installed")
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import storage
+
+    port = free_port()
+    server = emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="models")
+    server.start()
+    try:
+        env = environment("gs", port)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("STORAGE_EMULATOR_HOST", env["STORAGE_EMULATOR_HOST"])
+            bucket = storage.Client(project="any", credentials=AnonymousCredentials()).bucket("models")
+        yield Cloud(
+            "gs",
+            env,
+            lambda name, body: bucket.blob(name).upload_from_string(body),
+            lambda name: bucket.blob(name).delete(),
+        )
+    finally:
+        server.stop()
+
+
+@pytest.fixture(params=["azure", "google"])
+def cloud(request: pytest.FixtureRequest) -> Cloud:
+    cloud: Cloud = request.getfixturevalue(request.param)
+    return cloud
+
+
+@pytest.fixture
+def store(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RemoteStore:
+    for name, value in cloud.env.items():
+        monkeypatch.setenv(name, value)
+    return RemoteStore(connect(f"{cloud.scheme}://models/prefix", 60), DiskCache(tmp_path), is_artifact)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the emulators, and of the clouds' own libraries
+def test_found_listed_and_fetched(store: RemoteStore, cloud: Cloud) -> None:
+    large = os.urandom(calls.PART + 17)
+    files = {"a.joblib": b"1", "none.joblib": b"", "team/x.tar.gz": b"2", "wine/model.joblib": b"3"}
+    for name, body in {**files, "wine/data/x.csv": b"4", "ü.joblib": large, "notes.txt": b"5"}.items():
+        cloud.put(f"prefix/{name}", body)
+    names = ["a.joblib", "none.joblib", "team/x.tar.gz", "wine", "ü.joblib"]
+    assert list(store.list()) == names
+    for at, name in enumerate(names):
+        assert list(store.list(name)) == names[at + 1 :]
+    assert (store.open(store.find("ü.joblib")) / "ü.joblib").read_bytes() == large
+    assert (store.open(store.find("none.joblib")) / "none.joblib").read_bytes() == b""
+    found = store.find("wine")
+    assert (found.kind, found.size) == ("folder", 2)
+    assert (store.open(found) / "data" / "x.csv").read_bytes() == b"4"
+    for name in ("gone", "team", "gone/gone.tar.gz"):
+        with pytest.raises(ModelNotFound):
+            store.find(name)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_another_version_is_never_taken_for_the_one_that_was_found(store: RemoteStore, cloud: Cloud) -> None:
+    cloud.put("prefix/b.joblib", b"1")
+    found = store.find("b.joblib")
+    cloud.put("prefix/b.joblib", b"2")
+    with pytest.raises(LoadFailed):  # Google's emulator answers another generation than it is asked for
+        store.open(found)
+    newer = store.find("b.joblib")
+    assert newer.version != found.version
+    assert (store.open(newer) / "b.joblib").read_bytes() == b"2"
+    store.forget(newer)
+    cloud.delete("prefix/b.joblib")
+    with pytest.raises(LoadFailed, match="ask again"):
+        store.open(newer)
+    with pytest.raises(ModelNotFound):
+        store.find("b.joblib")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("scheme", ["az", "gs"])
+def test_errors(
+    fake: Fake,  # noqa: F811
+    scheme: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip({"az": "adlfs", "gs": "gcsfs"}[scheme])
+    monkeypatch.setattr(calls, "ANSWER", 3)
+    for name, value in environment(scheme, fake.server.server_port).items():
+        monkeypatch.setenv(name, value)
+    store = RemoteStore(connect(f"{scheme}://models", 5), DiskCache(tmp_path), is_artifact)
+    fake.answer = answer(403, x_ms_error_code="AuthorizationPermissionMismatch")
+    with pytest.raises(LoadFailed, match=r"access is denied; allow .*the model store answers 403") as caught:
+        store.find("a.joblib")
+    assert type(caught.value) is LoadFailed
+    with pytest.raises(LoadFailed, match="access is denied"):
+        list(store.list())
+    fake.answer = answer(500)
+    with pytest.raises(StoreUnavailable):
+        store.find("a.joblib")
+    fake.close()
+    with pytest.raises(StoreUnavailable):
+        store.find("a.joblib")
+
+
+def test_an_extra_that_is_missing() -> None:
+    code = "import sys; sys.modules['adlfs'] = None; from manymodels.store import connect; connect('az://models', 1)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "needs the package adlfs" in result.stderr
+    assert "pip install 'manymodels[az]'" in result.stderr
