@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8080
+# Test files that run at a time.
+JOBS ?= 2
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -28,7 +30,7 @@ NEEDS := install-all
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 	@echo
-	@echo "  variables: PYTHON=$(PYTHON) VENV=$(VENV) PORT=$(PORT)"
+	@echo "  variables: PYTHON=$(PYTHON) VENV=$(VENV) PORT=$(PORT) JOBS=$(JOBS)"
 
 install: $(STAMP) ## install the server and its plugins for sklearn, xgboost and scripts, editable, into $(VENV)
 
@@ -63,7 +65,7 @@ lint: $(NEEDS) ## check format, style, types and imports
 
 pytest: $(NEEDS) ## run the tests, or those in TESTS
 	@echo "pytest on $$($(BIN)/python --version) ..."
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 test: lint pytest ## all checks and tests
 
