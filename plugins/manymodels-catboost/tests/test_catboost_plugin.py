@@ -16,10 +16,11 @@ import manymodels_catboost
 import numpy as np
 import pytest
 
-from manymodels import Artifact, Context, ModelSettings, Plugins, codecs
+from manymodels import Artifact, Context, Field, ModelSettings, Plugins, Schema, codecs
 from manymodels.errors import BadInput, LoadFailed, ManyModelsError, NoPlugin
 from manymodels.invocation import Answer, Invocation
 from manymodels.model import Model
+from manymodels.schema import decode
 
 RNG = np.random.default_rng(7)
 X = RNG.normal(size=(80, 3))
@@ -308,6 +309,45 @@ def test_joined_answers_equal_single_ones_and_a_bad_invocation_fails_alone(categ
     assert bodies == [answer.body for answer in alone if isinstance(answer, Answer)]
     assert len(set(bodies)) > 1
     assert isinstance(refused, BadInput)
+
+
+# The schema
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "output"),
+    [
+        (CLASSIFIER, None, Field(type="number", shape=(-1, 2))),
+        (CLASSIFIER, "Class", Field(type="integer", values=(0, 1))),
+        (CLASSIFIER, "RawFormulaVal", Field(type="number")),
+        (classifier(np.array(["a", "b", "c"])[THREE]), "Class", Field(type="string", values=("a", "b", "c"))),
+        (classifier(THREE), "LogProbability", Field(type="number", shape=(-1, 3))),
+        (classifier(THREE), "RawFormulaVal", Field(type="number", shape=(-1, 3))),
+        (classifier(THREE), "Exponent", Field(type="number", shape=(-1, 1))),
+        (
+            classifier(np.column_stack([BINARY, 1 - BINARY, BINARY]), loss_function="MultiLogloss"),
+            "Class",
+            Field(type="integer", shape=(-1, 3)),
+        ),
+        (regressor(), None, Field(type="number")),
+        (regressor(loss_function="RMSEWithUncertainty"), None, Field(type="number", shape=(-1, 2))),
+    ],
+)
+def test_what_a_model_tells_of_its_answers(tmp_path: Path, content: Any, kind: str | None, output: Field) -> None:
+    save(content, tmp_path / "model.cbm")
+    (tmp_path / "manymodels.json").write_text(json.dumps({"settings": {"prediction_type": kind} if kind else {}}))
+    model = load(tmp_path)
+    assert decode(model.schema) == Schema(inputs=(Field(type="number", shape=(-1, 3)),), outputs=(output,))
+    assert not model.notes
+    answer = ask(model, ROWS)
+    assert np.shape(answer)[1:] == (output.shape or (-1,))[1:]
+    assert not output.values or set(answer) <= set(output.values)
+
+
+def test_what_a_model_tells_of_its_columns(categories: Model) -> None:
+    told = decode(categories.schema)
+    assert told is not None
+    assert told.inputs == (Field(name="age", type="number"), Field(name="city"), Field(name="size"))
 
 
 # The sample

@@ -19,10 +19,11 @@ import pandas as pd
 import pytest
 import scipy.sparse
 
-from manymodels import Artifact, Context, LeftToOriginal, ModelSettings, Plugins, codecs
+from manymodels import Artifact, Context, Field, LeftToOriginal, ModelSettings, Plugins, Schema, codecs
 from manymodels.errors import BadInput, LoadFailed, ManyModelsError, NoPlugin
 from manymodels.invocation import Answer, Invocation
 from manymodels.model import Model
+from manymodels.schema import decode
 
 RNG = np.random.default_rng(7)
 X = RNG.normal(size=(120, 4))
@@ -524,6 +525,49 @@ def test_the_threads_are_the_operators(tmp_path: Path) -> None:
     context = Context("m", str(tmp_path), settings=ModelSettings(threads=3))
 
     assert manymodels_lightgbm.load(Artifact(tmp_path), context).parameters == {"num_threads": 3}
+
+
+# The schema
+
+FOUR = (Field(type="number", shape=(-1, 4)),)
+
+
+@pytest.mark.parametrize(
+    ("content", "schema"),
+    [
+        (BOOSTER, Schema(inputs=FOUR, outputs=(Field(type="number"),))),
+        (
+            train("multiclass", THREE, num_class=3),
+            Schema(inputs=FOUR, outputs=(Field(type="number", shape=(-1, 3)),)),
+        ),
+        (CLASSIFIER, Schema(inputs=FOUR, outputs=(Field(type="integer", values=(0, 1)),))),
+        (
+            lightgbm.LGBMClassifier(n_estimators=2, n_jobs=1, verbosity=-1).fit(X, np.array(["a", "b", "c"])[THREE]),
+            Schema(inputs=FOUR, outputs=(Field(type="string", values=("a", "b", "c")),)),
+        ),
+        (
+            CATEGORIES,
+            Schema(
+                inputs=(
+                    Field(name="age", type="number"),
+                    Field(name="city", type="string", values=("Berlin", "Paris", "Rome")),
+                    Field(name="size", type="integer", values=(10, 20, 30)),
+                    Field(name="income", type="number"),
+                ),
+                outputs=(Field(type="number"),),
+            ),
+        ),
+    ],
+)
+def test_what_a_model_tells_of_its_columns_and_answers(tmp_path: Path, content: Any, schema: Schema) -> None:
+    joblib.dump(content, tmp_path / "model.joblib")
+    model = load(tmp_path)
+    assert decode(model.schema) == schema
+    assert not model.notes
+    answer = ask(model, [[50, "Rome", 10, 0.5]] if content is CATEGORIES else ROWS)
+    (output,) = schema.outputs
+    assert np.shape(answer)[1:] == (output.shape or (-1,))[1:]
+    assert not output.values or set(answer) <= set(output.values)
 
 
 # The sample

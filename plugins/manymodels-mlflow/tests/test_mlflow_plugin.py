@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from packaging.version import Version
 from serving import serve
 
-from manymodels import Artifact, ModelSettings, Plugins
+from manymodels import Artifact, Field, ModelSettings, Plugins, Schema
 from manymodels.errors import (
     BadArtifact,
     BadInput,
@@ -39,6 +39,7 @@ from manymodels.errors import (
 )
 from manymodels.invocation import Answer, Invocation
 from manymodels.model import Model
+from manymodels.schema import decode
 from manymodels.store import DiskCache, LocalStore
 
 COLUMNS = pd.DataFrame({"age": [0.1, 0.9, 0.3, 0.8], "visits": [1, 2, 3, 4]})
@@ -493,6 +494,48 @@ def test_columns_that_may_be_missing_and_text(save: Callable[..., Path]) -> None
     error = invoke(model, {"dataframe_records": [{"town": "Rome", "day": "soon"}]})
     assert isinstance(error, BadInput)
     assert "column day" in str(error)
+
+
+# the schema
+
+
+def test_the_schema_is_the_signature(sklearn_model: Path) -> None:
+    assert decode(load(sklearn_model).schema) == Schema(
+        inputs=(Field(name="age", type="number"), Field(name="visits", type="integer")),
+        outputs=(Field(type="integer", shape=(-1,)),),
+    )
+
+
+def test_what_signatures_hold(save: Callable[..., Path]) -> None:
+    import mlflow.types
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, TensorSpec
+
+    def told(name: str, inputs: list[Any], outputs: list[Any]) -> Schema | None:
+        signature = ModelSignature(mlflow.types.Schema(inputs), mlflow.types.Schema(outputs))
+        return decode(load(save("return []", name=name, signature=signature)).schema)
+
+    days = mlflow.types.schema.Array("datetime")
+    columns = [ColSpec("boolean", "yes"), ColSpec("binary", "picture"), ColSpec("datetime", "day", required=False)]
+    assert told("columns", [*columns, ColSpec(days, "days")], [ColSpec("string")]) == Schema(
+        inputs=(
+            Field(name="yes", type="boolean"),
+            Field(name="picture", type="string"),
+            Field(name="day", type="string", optional=True),
+            Field(name="days"),
+        ),
+        outputs=(Field(type="string"),),
+    )
+    images = TensorSpec(np.dtype("uint8"), (-1, 28, 28), "image")
+    texts = TensorSpec(np.dtype("str"), (-1,), "caption")
+    assert told("tensors", [images, texts], [ColSpec("double"), ColSpec("double")]) == Schema(
+        inputs=(
+            Field(name="image", type="integer", shape=(-1, 28, 28)),
+            Field(name="caption", type="string", shape=(-1,)),
+        ),
+        outputs=(Field(type="number", shape=(-1, 2)),),
+    )
+    assert decode(load(save("return []")).schema) == Schema()
 
 
 # joining

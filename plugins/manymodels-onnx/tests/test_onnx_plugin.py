@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from manymodels_onnx._sample import argument, message, model, node, tensor
 
-from manymodels import Artifact, Context, ModelSettings, Plugins, codecs
+from manymodels import Artifact, Context, Field, ModelSettings, Plugins, Schema, codecs
 from manymodels.errors import BadInput, LoadFailed, ManyModelsError, UnsupportedAccept
 from manymodels.invocation import Answer, Invocation
 from manymodels.model import Model
+from manymodels.schema import decode
 
 WEIGHTS = np.array([[1.0], [10.0], [100.0]], np.float32)
 ROWS = [[1.0, 2.0, 3.0], [0.0, 0.5, 0.0]]
@@ -49,6 +50,18 @@ VALUES = model(
 )
 FIXED = model(
     [node("Neg", ["rows"], "less")], [argument("rows", "float32", [1, 3])], [argument("less", "float32", [1, 3])]
+)
+# The probabilities of scikit-learn's classifiers, as its converter writes them: for each row a map by the class.
+NUMBERS = message((1, message((1, 1))))
+BY_CLASS = message((5, message((1, 7), (2, NUMBERS))))
+MAPS = model(
+    [
+        node(
+            "ZipMap", ["rows"], "maps", message((1, "classlabels_int64s"), (8, 0), (8, 1), (20, 7)), domain="ai.onnx.ml"
+        )
+    ],
+    [argument("rows", "float32", ["n", 2])],
+    [message((1, "maps"), (2, message((4, message((1, BY_CLASS))))))],
 )
 
 
@@ -389,6 +402,48 @@ def test_requests_whose_inputs_differ_in_length_are_not_joined(tmp_path: Path) -
 
     assert batch.join([{"a": np.zeros((2, 1)), "b": np.zeros((1, 1))}] * 2) is None
     assert batch.join([{"a": np.zeros((2, 1))}, {"a": np.zeros((2, 3))}]) is None
+
+
+# The schema
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "schema"),
+    [
+        (
+            LINEAR,
+            {},
+            Schema(
+                inputs=(Field(name="rows", type="number", shape=(-1, 3)),),
+                outputs=(Field(name="sums", type="number", shape=(-1, 1)),),
+            ),
+        ),
+        (
+            COLUMNS,
+            {"outputs": ["twice"]},
+            Schema(
+                inputs=(Field(name="age", type="integer"), Field(name="city", type="string")),
+                outputs=(Field(name="twice", type="integer", shape=(-1, 1)),),
+            ),
+        ),
+        (
+            MATRICES,
+            {},
+            Schema(
+                inputs=(
+                    Field(name="a", type="number", shape=(-1, 2)),
+                    Field(name="b", type="number", shape=(2, 2)),
+                ),
+                outputs=(Field(name="product", type="number", shape=(-1, 2)),),
+            ),
+        ),
+        (MAPS, {}, Schema(inputs=(Field(name="rows", type="number", shape=(-1, 2)),), outputs=(Field(name="maps"),))),
+    ],
+)
+def test_what_a_model_tells(tmp_path: Path, content: bytes, options: dict[str, Any], schema: Schema) -> None:
+    model = load(tmp_path, content, options)
+    assert decode(model.schema) == schema
+    assert not model.notes
 
 
 # The sample

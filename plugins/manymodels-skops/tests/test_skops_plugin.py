@@ -28,10 +28,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from manymodels import Artifact, ModelSettings, Plugins
+from manymodels import Artifact, Field, ModelSettings, Plugins, Schema
 from manymodels.errors import BadArtifact, LoadFailed, NoPlugin
 from manymodels.invocation import Answer, Invocation
 from manymodels.model import Model
+from manymodels.schema import decode
 
 RNG = np.random.default_rng(7)
 X = RNG.random((80, 4))
@@ -110,6 +111,13 @@ def test_the_faster_predictor_of_scikit_learn_serves(tmp_path: Path) -> None:
     assert (
         json.loads(ask(model, json.dumps(X[:20].tolist()).encode()))
         == LogisticRegression().fit(X, Y).predict(X[:20]).tolist()
+    )
+
+
+def test_the_schema_is_told_as_by_scikit_learns(tmp_path: Path) -> None:
+    skops.io.dump(LogisticRegression().fit(X, np.where(Y, "yes", "no")), tmp_path / "model.skops")
+    assert decode(load(tmp_path).schema) == Schema(
+        inputs=(Field(type="number", shape=(-1, 4)),), outputs=(Field(type="string", values=("no", "yes")),)
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from manymodels import Artifact, Batch, Context, Golden, RowBatch, hookimpl
+from manymodels import Artifact, Batch, Context, Golden, RowBatch, Schema, hookimpl
 
 from . import _files, _rows
 
@@ -15,7 +15,17 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "batch", "claim", "input_fn", "load", "predict_fn", "sample_artifact", "warm_up_imports"]
+__all__ = [
+    "__version__",
+    "batch",
+    "claim",
+    "input_fn",
+    "load",
+    "predict_fn",
+    "sample_artifact",
+    "schema",
+    "warm_up_imports",
+]
 
 
 @hookimpl
@@ -51,6 +61,14 @@ def predict_fn(data: Any, model: CatBoostModel) -> Any:
 def batch() -> Batch:
     """Join by rows: CatBoost predicts each by itself."""
     return RowBatch()
+
+
+@hookimpl
+def schema(model: CatBoostModel) -> Schema:
+    """Tell the columns, and what a row is answered with."""
+    from . import _schema
+
+    return _schema.tell(model)
 
 
 @hookimpl

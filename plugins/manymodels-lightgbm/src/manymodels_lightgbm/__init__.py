@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from manymodels import Accelerated, Artifact, Batch, Context, Golden, RowBatch, hookimpl
+from manymodels import Accelerated, Artifact, Batch, Context, Golden, RowBatch, Schema, hookimpl
 
 from . import _files, _rows
 
@@ -24,6 +24,7 @@ __all__ = [
     "load",
     "predict_fn",
     "sample_artifact",
+    "schema",
     "warm_up_imports",
 ]
 
@@ -61,6 +62,14 @@ def predict_fn(data: Any, model: LightGBMModel) -> Any:
 def batch() -> Batch:
     """Join by rows: LightGBM predicts each by itself."""
     return RowBatch()
+
+
+@hookimpl
+def schema(model: LightGBMModel) -> Schema:
+    """Tell the features, and what a row is answered with."""
+    from . import _schema
+
+    return _schema.tell(model)
 
 
 @hookimpl

@@ -17,6 +17,7 @@ class Categories:
 
     def __init__(self, values: Sequence[Any]) -> None:
         """Number the categories in their order."""
+        self.values = tuple(values)
         self._by_text = {str(value): float(code) for code, value in enumerate(values)}
         self._by_number = {
             number: float(code) for code, value in enumerate(values) if (number := _number(value)) == number

@@ -12,7 +12,7 @@ from manymodels import hookimpl
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from manymodels import Artifact, Batch, Context, Golden
+    from manymodels import Artifact, Batch, Context, Golden, Schema
 
     from ._model import MlflowModel
     from ._request import Request
@@ -28,6 +28,7 @@ __all__ = [
     "output_fn",
     "predict_fn",
     "sample_artifact",
+    "schema",
     "warm_up_imports",
 ]
 
@@ -87,6 +88,14 @@ def batch(model: MlflowModel) -> Batch | None:
     from . import _request
 
     return _request.RequestBatch() if model.row_wise else None
+
+
+@hookimpl
+def schema(model: MlflowModel) -> Schema:
+    """Tell what the signature does."""
+    from . import _schema
+
+    return _schema.tell(model)
 
 
 @hookimpl

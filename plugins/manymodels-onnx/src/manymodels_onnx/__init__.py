@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from manymodels import Artifact, Batch, Context, Golden, hookimpl
+from manymodels import Artifact, Batch, Context, Golden, Schema, hookimpl
 
 if TYPE_CHECKING:
     from ._model import OnnxModel
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "batch", "claim", "input_fn", "load", "predict_fn", "sample_artifact"]
+__all__ = ["__version__", "batch", "claim", "input_fn", "load", "predict_fn", "sample_artifact", "schema"]
 
 # There is no warm_up_imports: ONNX Runtime starts a thread when it is imported, and a process with threads is not
 # forked. Each worker imports it with its first model.
@@ -56,6 +56,14 @@ def batch(model: OnnxModel) -> Batch | None:
     from . import _batch
 
     return _batch.FeedBatch() if model.by_rows else None
+
+
+@hookimpl
+def schema(model: OnnxModel) -> Schema:
+    """Tell the model's inputs and the outputs that are answered."""
+    from . import _schema
+
+    return _schema.tell(model)
 
 
 @hookimpl

@@ -19,7 +19,8 @@ from manymodels.errors import BadInput, LoadFailed
 from . import _external
 from ._inputs import Input
 
-_DTYPES: dict[str, Any] = {
+#: By ONNX's names of the types of values.
+DTYPES: dict[str, Any] = {
     "float": np.float32,
     "double": np.float64,
     "float16": np.float16,
@@ -109,9 +110,9 @@ def _check(artifact: Artifact, path: Path, what: str) -> None:
 
 def _input(argument: Any, what: str) -> Input:
     kind = argument.type.removeprefix("tensor(").removesuffix(")")
-    if kind not in _DTYPES:
+    if kind not in DTYPES:
         raise LoadFailed(f"{what} takes {argument.name!r} as {argument.type}, which cannot be sent")
-    return Input(argument.name, np.dtype(_DTYPES[kind]), tuple(argument.shape))
+    return Input(argument.name, np.dtype(DTYPES[kind]), tuple(argument.shape))
 
 
 def _outputs(session: onnxruntime.InferenceSession, context: Context) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import manymodels_sklearn
 
 # Hooks are functions with a mark on them: taken over, these are this plugin's own.
-from manymodels_sklearn import accelerate, batch, input_fn, output_fn, predict_fn
+from manymodels_sklearn import accelerate, batch, input_fn, output_fn, predict_fn, schema
 
 from manymodels import hookimpl
 
@@ -29,6 +29,7 @@ __all__ = [
     "output_fn",
     "predict_fn",
     "sample_artifact",
+    "schema",
     "warm_up_imports",
 ]
 
