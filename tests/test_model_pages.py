@@ -132,6 +132,8 @@ def test_the_openapi_document(server: Server) -> None:
     operation = document["paths"]["/invocations"]["post"]
     assert operation["parameters"][0]["schema"] == {"const": "iris.tar.gz"}
     content = operation["requestBody"]["content"]
+    bare, wrapped = content["application/json"]["schema"]["anyOf"]
+    assert bare == wrapped["properties"]["instances"] == {"$ref": "#/components/schemas/Rows"}
     assert content["application/json"]["examples"]["golden-1"]["value"] == [FLOWER]
     assert content["text/csv"]["examples"]["golden-2"]["value"] == "5.1,3.5,1.4,0.2\n"
     assert operation["responses"]["200"]["content"]["application/json"]["examples"]["golden-1"]["value"] == [0]
@@ -179,7 +181,7 @@ def test_schemas_of_rows(backend: str) -> None:
         "items": {"type": "array", "items": number, "minItems": 2, "maxItems": 2},
     }
     tensors = rows([Field(name="a", type="number", shape=(-1,)), Field(name="b", shape=())])
-    assert tensors["properties"] == {"a": {"type": "array", "items": number}, "b": {}}
+    assert tensors["properties"]["inputs"]["properties"] == {"a": {"type": "array", "items": number}, "b": {}}
     named = rows([Field(name="a", type="string", values=("x",)), Field(name="b", optional=True)])
     assert named["anyOf"][0]["items"]["required"] == ["a"]
     assert named["anyOf"][0]["items"]["properties"]["a"] == {"type": "string", "enum": ["x"]}

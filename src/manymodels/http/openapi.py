@@ -28,7 +28,10 @@ def document(name: str, schema: Schema | None, goldens: Iterable[Golden], *, mul
     """
     schema = schema or Schema()
     goldens = list(goldens)
-    requests: Json = {JSON: {"schema": {"$ref": "#/components/schemas/Rows"}}}
+    bare: Json = {"$ref": "#/components/schemas/Rows"}
+    # Plugins take rows as they are, or wrapped, or both.
+    body = bare if _tensors(schema.inputs) else {"anyOf": [bare, _wrapped("instances", bare)]}
+    requests: Json = {JSON: {"schema": body}}
     answers: Json = {JSON: {}}
     if schema.named:
         requests["text/csv"] = {"schema": {"type": "string"}}
@@ -68,11 +71,21 @@ _ERROR = {
 }
 
 
+def _tensors(fields: Sequence[Field]) -> bool:
+    return len(fields) > 1 and any(field.shape is not None for field in fields)
+
+
+def _wrapped(key: str, content: Json) -> Json:
+    return {"type": "object", "properties": {key: content}, "required": [key]}
+
+
 def rows(fields: Sequence[Field]) -> Json:
-    """Return the JSON Schema of the rows of a request: anything, where fields say nothing of that."""
+    """Return the JSON Schema of a request's rows, or several tensors: anything, where fields say nothing of that."""
     if not fields:
         return {}
-    if any(field.shape is not None for field in fields):
+    if _tensors(fields):
+        return _wrapped("inputs", row(fields))
+    if fields[0].shape is not None:
         return row(fields)
     lists = {
         "type": "array",
