@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import os
 import shutil
 import stat
@@ -276,6 +277,7 @@ def test_a_tar_cut_between_members_is_noticed(unpacked: Unpacked) -> None:
         (gzip.compress(tar(member("x")).replace(b"ustar", b"uster")), "is damaged"),
         (gzip.compress(tar(member("x"))[:1024] + b"no header".ljust(512) + bytes(1024)), "is damaged"),
     ],
+    ids=itertools.count(),  # the bytes hold the time, and those who run tests in parallel compare names
 )
 def test_corrupt_archives(unpacked: Unpacked, content: bytes, reason: str) -> None:
     with pytest.raises(BadArtifact, match=reason):
