@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from manymodels.plugins import Binding, Plugins
 from manymodels.server import ModelDescription
 from manymodels.server.memory import check_room
 from manymodels.settings import load
-from manymodels.store import DiskCache, LocalStore
+from manymodels.store import DiskCache, Found, LocalStore
 
 PATIENCE = 30.0
 
@@ -312,3 +313,30 @@ def test_the_journal_is_bounded() -> None:
     made = journal(REMEMBERED + 5)
     assert len(made.page(None, 2 * REMEMBERED)) == REMEMBERED
     assert made.page(6, 10) == []
+
+
+def test_a_loaded_model_is_served_while_the_store_does_not_answer(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manymodels.endpoint.endpoint.LOOK", 0.05)
+    answers = threading.Event()
+    answers.set()
+    find = LocalStore.find
+
+    def slow(store: LocalStore, target_model: str) -> Found:
+        assert answers.wait(60)
+        return find(store, target_model)
+
+    monkeypatch.setattr(LocalStore, "find", slow)
+
+    async def main() -> None:
+        async with serve({"a": 1, "b": 1}, 10, store_refresh=0) as (endpoint, _):
+            await ask(endpoint, "a", "b")
+            answers.clear()
+            try:
+                await ask(endpoint, "a", "b", "a")
+            finally:
+                answers.set()
+            await ask(endpoint, "a", "b")
+
+    asyncio.run(main())

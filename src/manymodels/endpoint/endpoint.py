@@ -63,6 +63,8 @@ class Endpoint(Measured):
         #: Warming up, and unloading what nobody asks for.
         self._chores: list[asyncio.Task[None]] = []
         self._flights: dict[str, asyncio.Task[_Timings]] = {}
+        #: Whether a look took too long and none has come to its end since: no other is waited for then.
+        self._slow = False
         #: When each flight began.
         self._begun: dict[str, float] = {}
         #: Models being unloaded; set once they are.
@@ -137,11 +139,13 @@ class Endpoint(Measured):
             result = error
         if (flight := self._flights.get(resident.name)) is not None:
             wait = min(self._begun[resident.name] + LOOK, deadline) - time.monotonic()
-            await asyncio.wait([flight], timeout=max(wait, 0))
+            await asyncio.wait([flight], timeout=0 if self._slow else max(wait, 0))
             if flight.done():
                 self._outcome(flight)
             elif self._residents.get(resident.name) is not resident:
                 await self._ready(resident.name, deadline)
+            else:
+                self._slow = True
         if self._residents.get(resident.name) is not resident:
             return None
         self._metrics.hits += 1
@@ -199,6 +203,7 @@ class Endpoint(Measured):
             resident = self._residents.get(target_model)
             loaded = None if resident is None else resident.found.version
             opened = await self._fetcher.look(target_model, (loaded, self._failures.version(target_model)))
+            self._slow = False
         except ModelNotFound:
             await self._evict(target_model, "gone")
             await self._fetcher.forget(target_model)
