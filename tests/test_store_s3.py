@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -287,3 +290,13 @@ def test_an_artifact_comes_changes_and_goes(served: Server, bucket: S3, kind: st
 def test_the_listing_is_served_a_page_at_a_time(served: Server) -> None:
     reply = served.client.get("/artifacts", params={"limit": "1"}).json()
     assert reply["artifacts"] == ["a.tar.gz"]
+
+
+def test_check_takes_addresses(bucket: S3, tmp_path: Path) -> None:
+    bucket.put("checked/m.joblib", model(1.0))
+    (tmp_path / "m.joblib").write_bytes(model(1.0))
+    for address in (f"s3://{s3.BUCKET}/checked/m.joblib", (tmp_path / "m.joblib").as_uri()):
+        command = [sys.executable, "-m", "manymodels", "check", "--json", address]
+        result = subprocess.run(command, env={**os.environ, **bucket.env}, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        assert json.loads(result.stdout)["plugin"] == "sklearn"
