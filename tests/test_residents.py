@@ -209,7 +209,7 @@ def test_nobody_leaves_while_that_would_not_be_enough(serve: Serve, monkeypatch:
 
 
 def test_where_all_are_in_use_there_is_no_room(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("manymodels.endpoint.endpoint.ROOM_WAIT", 0.05)
+    monkeypatch.setattr("manymodels.endpoint.room.ROOM_WAIT", 0.05)
 
     async def run() -> None:
         async with serve(SMALL, 30) as (endpoint, shelf):
