@@ -110,3 +110,10 @@ def home(pool: WorkerPool, name: str) -> int:
     """Return the process id of the one worker that holds a model."""
     (pid,) = pool.describe(name).workers
     return pid
+
+
+def running_zygote() -> psutil.Process:
+    """Return the zygote; this process has other children, of other tests."""
+    children = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    (zygote,) = [child for child in children if "manymodels.server.zygote" in child.cmdline()]
+    return zygote

@@ -306,9 +306,9 @@ def test_a_model_that_keeps_killing_its_worker_is_refused_for_a_while(strict: Se
 @pytest.mark.parametrize("line", [99, (1 << 20) - 1])
 def test_a_script_that_prints_two_hundred_megabytes(strict: Server, root: Path, line: int) -> None:
     block = f"print(('x' * {line} + chr(10)) * {(1 << 20) // (line + 1)}, end='')"
-    source = f"for _ in range(100): {block}"
+    loading, predicting = (f"for _ in range({count}): {block}" for count in (40, 160))
     text = "\n    ".join(
-        ["def model_fn(model_dir):", source, "return 1\ndef predict_fn(data, model):", source, "return [1]\n"]
+        ["def model_fn(model_dir):", loading, "return 1\ndef predict_fn(data, model):", predicting, "return [1]\n"]
     )
     script(root, f"prints-{line}", text)
     before = strict.log_file.stat().st_size

@@ -129,6 +129,21 @@ def test_under_load_chores_rest_and_still_get_their_turn(chores: Chores, work: W
     assert work.done == ["a0", "a1"]
 
 
+def test_a_chore_that_has_begun_is_not_put_off_again(chores: Chores, work: Work, clock: Clock) -> None:
+    chores.add("a", lambda: work.chore("a", 2, seconds=0.0))
+    chores.add("b", lambda: work.chore("b", 1, seconds=0.0))
+    chores.worked()
+    assert chores.wait() == pytest.approx(QUIET)
+    clock.now += PATIENCE
+    for _ in range(3):
+        chores.worked()
+        assert chores.wait() == 0
+        chores.step()
+    assert work.done == ["a0", "a1", "a end"]
+    chores.worked()
+    assert chores.wait() == pytest.approx(QUIET), "the next one is"
+
+
 def test_a_chore_that_fails_is_logged_and_the_others_go_on(
     chores: Chores, work: Work, caplog: pytest.LogCaptureFixture
 ) -> None:

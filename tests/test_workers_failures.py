@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
-from pools import BINDING, Toys, ask, ended, home, running, until
+from pools import BINDING, Toys, ask, ended, home, running, running_zygote, until
 
 from manymodels.errors import InvocationTimeout, LoadFailed, ModelNotFound, ModelRefused, OutOfMemory, WorkerDied
 from manymodels.server import conduct
@@ -257,7 +257,7 @@ async def test_a_script_that_prints_without_end_harms_nobody(
 async def test_everything_recovers_when_the_zygote_is_killed(toys: Toys, busy: bool) -> None:
     async with running() as pool:
         names = await load_many(toys, pool)
-        (zygote,) = psutil.Process().children()
+        zygote = running_zygote()
         workers = zygote.children()
         assert len(workers) == 2
         calls = []

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
-from pools import OTHERS, Toys, ended, until
+from pools import OTHERS, Toys, ended, running_zygote, until
 
 from manymodels.errors import PluginError, WorkerDied
 from manymodels.server import warm
@@ -104,7 +104,7 @@ async def test_a_second_zygote_spares_what_the_first_found_out(modules: Path, ca
     (modules / "toy_threads.py").write_text(f"open({str(modules / 'imported')!r}, 'a').write('x')\n{THREAD}")
     launcher = ZygoteLauncher(config("toy_threads"))
     async with started(launcher):
-        (zygote,) = psutil.Process().children()
+        zygote = running_zygote()
         zygote.kill()
         await until(lambda: launcher._zygote is None, "the end of the zygote is seen")
         assert await works(await launcher.launch())
@@ -175,7 +175,7 @@ async def test_a_zygote_ends_with_its_front_and_workers_with_it(toys: Toys) -> N
     async with started(launcher):
         process = await launcher.launch()
         worker = psutil.Process(process.pid)
-        (zygote,) = psutil.Process().children()
+        zygote = running_zygote()
         assert worker.parent() == zygote
         assert launcher._zygote is not None
         zygote.kill()

@@ -148,7 +148,7 @@ async def test_a_failed_load_says_why_and_leaves_nothing(server: MmsServer, toys
         assert str(caught.value) == message
         assert server.models() == []
         assert server.used() == 0
-    with pytest.raises(LoadFailed, match="'nothing' cannot be read: No such file"):
+    with pytest.raises(LoadFailed, match="'nothing' of 'missing' cannot be read: No such file"):
         await server.load("missing", toys.artifact("m") / "nothing", BINDING)
     with pytest.raises(LoadFailed, match="The plugin 'other' is not installed"):
         await server.load("m", toys.artifact("m"), Binding("other"))

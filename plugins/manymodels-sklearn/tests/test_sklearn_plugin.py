@@ -274,4 +274,4 @@ def test_the_installed_plugin_is_this_module() -> None:
     (entry,) = entry_points(group="manymodels", name="sklearn")
     assert entry.load() is manymodels_sklearn
     (info,) = plugins().describe()
-    assert sorted([*info.hooks, "__version__"]) == manymodels_sklearn.__all__
+    assert set(info.hooks) < set(manymodels_sklearn.__all__)

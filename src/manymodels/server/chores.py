@@ -16,7 +16,7 @@ Chore = Callable[[], Iterator[None]]
 #: most a quarter, and the hottest model has its chores done too.
 REST = 3.0
 #: Seconds after a job in which chores wait, since a client that has its answer often asks again at once; and
-#: seconds for which they let themselves be put off so.
+#: seconds for which each lets itself be put off so before it begins.
 QUIET = 0.005
 PATIENCE = 0.05
 
@@ -96,5 +96,7 @@ class Chores:
         except Exception:
             logger.exception("a chore failed")
             self._due.pop(key, None)
-        now = self._waiting = self._clock()
+        now = self._clock()
+        if key not in self._due:  # the next is put off anew; the steps of one that has begun are not
+            self._waiting = now
         self._rest_until = now + REST * (now - start)
