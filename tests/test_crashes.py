@@ -124,6 +124,8 @@ def test_running_invocations_are_answered_before_it_stops(root: Path, tmp_path: 
         assert server.predict("m0") == [1.0]
         tree = server.processes()
         last = [threads.submit(server.invoke, name, [FLOWER]) for _ in range(3)]
+        waiting = "\nmanymodels_waiting_invocations 3.0\n"
+        until(lambda: waiting in server.client.get("/metrics").text, "all have come")
         until(gate.with_name("gate.waiting").exists, "they run")
         server.process.send_signal(number)
         until(lambda: _refuses(server), "no more connections are taken")
