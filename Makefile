@@ -16,7 +16,7 @@ HANDLERS := $(patsubst %/setup.cfg,%,$(wildcard handlers/*/setup.cfg))
 metadata = $(foreach part,$(1),$(part)/setup.cfg $(part)/pyproject.toml)
 # Versions of Python besides $(PYTHON) that `make test-all` runs tests on, where they are there: those
 # in which what differs between versions would show.
-VERSIONS ?= 3.10 3.11 3.12 3.13
+VERSIONS ?= 3.10 3.11 3.13
 PORTABLE := tests/test_invocations.py tests/test_workers.py tests/test_zygote.py tests/test_model.py \
 	tests/test_plugins.py tests/test_settings.py tests/test_codecs.py tests/test_unpack.py $(PLUGINS)
 # The contract, which `make test-image` runs on the image.
