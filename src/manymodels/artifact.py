@@ -110,7 +110,7 @@ class Artifact:
             raise BadArtifact(f"{MANIFEST} of {self.name!r} is not valid: {error}") from error
 
     def read(self, name: str, limit: int) -> bytes | None:
-        """Return the content of a file at the top of the artifact; None if there is none, as in a bare file.
+        """Return the content of a file of the artifact; None if there is none, as in a bare file.
 
         :param limit: most bytes it may have.
         :raises BadArtifact: if it has more, is no file, or cannot be read.

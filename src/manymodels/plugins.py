@@ -53,7 +53,7 @@ class Bound:
         def only(hook: str) -> Callable[..., Any]:
             keep = plugin if _implements(manager, hook, plugin) else defaults
             impls = getattr(manager.hook, hook).get_hookimpls()
-            return _hook(hook, [impl for impl in impls if impl.plugin is keep or (wrappers and _wraps(impl))])
+            return _hook(hook, [impl for impl in impls if impl.plugin is keep or (wrappers and wraps(impl))])
 
         self._load = only("load")
         self._input_fn = only("input_fn")
@@ -64,7 +64,7 @@ class Bound:
         self._schema = only("schema")
         self._unload = only("unload")
         impls = manager.hook.predict_fn.get_hookimpls()
-        self._around_predict = [impl for impl in impls if wrappers and _wraps(impl)]
+        self._around_predict = [impl for impl in impls if wrappers and wraps(impl)]
 
     def load(self, artifact: Artifact, context: Context) -> Any:
         """Call the ``load`` hook."""
@@ -179,7 +179,7 @@ class Plugins:
         """Names of the plugins that wrap hooks of others and serve no models themselves, sorted."""
         hooks = [caller for caller in vars(self._manager.hook).values() if isinstance(caller, pluggy.HookCaller)]
         impls = [impl for caller in hooks for impl in caller.get_hookimpls()]
-        wrapping = {impl.plugin_name for impl in impls if impl.wrapper or impl.hookwrapper}
+        wrapping = {impl.plugin_name for impl in impls if wraps(impl)}
         return sorted(wrapping - {impl.plugin_name for impl in self._manager.hook.load.get_hookimpls()})
 
     def warm_up_imports(self, names: Collection[str] | None = None) -> list[str]:
@@ -284,10 +284,11 @@ class Plugins:
 
 def _implements(manager: pluggy.PluginManager, hook: str, plugin: object) -> bool:
     impls = getattr(manager.hook, hook).get_hookimpls()
-    return any(impl.plugin is plugin and not _wraps(impl) for impl in impls)
+    return any(impl.plugin is plugin and not wraps(impl) for impl in impls)
 
 
-def _wraps(impl: pluggy.HookImpl) -> bool:
+def wraps(impl: pluggy.HookImpl) -> bool:
+    """Say whether an implementation runs around those of other plugins."""
     return impl.wrapper or impl.hookwrapper
 
 
@@ -301,7 +302,7 @@ def _hook(name: str, impls: Sequence[pluggy.HookImpl], inner: Predict | None = N
     """
     spec = getattr(hookspecs, name)
     names = tuple(inspect.signature(spec).parameters)
-    if inner is None and len(impls) == 1 and not (_wraps(impls[0]) or impls[0].kwargnames):
+    if inner is None and len(impls) == 1 and not (wraps(impls[0]) or impls[0].kwargnames):
         return _plain(impls[0].function, [names.index(argument) for argument in impls[0].argnames], len(names))
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(type(name, (), {name: spec}))

@@ -44,13 +44,9 @@ def read(artifact: Artifact, *, parse: bool) -> Requirements | None:
     if not parse:
         return Requirements(file)
     try:
-        with (artifact.path / file).open("rb") as stream:
-            content = stream.read(LIMIT + 1)
-        text = content.decode()
-    except (OSError, UnicodeDecodeError) as error:
+        text = (artifact.read(file, LIMIT) or b"").decode()
+    except UnicodeDecodeError as error:
         raise BadArtifact(f"{file} of {artifact.name!r} cannot be read: {error}") from error
-    if len(content) > LIMIT:
-        raise BadArtifact(f"{file} of {artifact.name!r} has more than {LIMIT} bytes")
     try:
         lines = tuple(sorted(set(_parse(text))))
     except ValueError as error:

@@ -12,7 +12,7 @@ from azure.core import MatchConditions, exceptions
 
 from ..errors import LoadFailed, SettingsError
 from . import calls
-from .objects import Object
+from .objects import Object, split
 
 _BROKEN = (
     exceptions.ServiceRequestError,
@@ -35,9 +35,7 @@ class AzureObjects:
         :param timeout: seconds that a whole blob may take.
         :raises SettingsError: if no account is named.
         """
-        self.url = url.rstrip("/")
-        self._container, _, prefix = self.url.partition("://")[2].partition("/")
-        self._prefix = prefix and f"{prefix}/"
+        self.url, self._container, self._prefix = split(url)
         try:
             self._files = adlfs.AzureBlobFileSystem(
                 connection_timeout=calls.CONNECT, read_timeout=calls.READ, skip_instance_cache=True

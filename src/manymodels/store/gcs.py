@@ -15,7 +15,7 @@ from google.auth.exceptions import GoogleAuthError
 
 from ..errors import LoadFailed
 from . import calls
-from .objects import Object
+from .objects import Object, split
 
 _BROKEN = (aiohttp.ClientError, requests.RequestException)
 #: What is asked of each object.
@@ -34,9 +34,7 @@ class GCSObjects:
 
         :param timeout: seconds that a whole object may take.
         """
-        self.url = url.rstrip("/")
-        self._bucket, _, prefix = self.url.partition("://")[2].partition("/")
-        self._prefix = prefix and f"{prefix}/"
+        self.url, self._bucket, self._prefix = split(url)
         self._files = gcsfs.GCSFileSystem(access="read_only", requests_timeout=timeout, skip_instance_cache=True)
         self._calls = calls.Calls(self._files.loop, timeout, _BROKEN)
         self.close = self._calls.close
@@ -88,8 +86,6 @@ class GCSObjects:
 
         try:
             self._calls.fetch(wanted, path, read)
-        except ConnectionError:
-            raise
         except (OSError, HttpError, GoogleAuthError) as error:
             self._raise(error, wanted.name, "storage.objects.get")
         if md5:

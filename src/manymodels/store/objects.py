@@ -28,6 +28,13 @@ class Object(msgspec.Struct, frozen=True):
         return self.name.endswith("/")
 
 
+def split(url: str) -> tuple[str, str, str]:
+    """Return an address without slashes at its end, its bucket, and what all names below it begin with."""
+    url = url.rstrip("/")
+    bucket, _, prefix = url.partition("://")[2].partition("/")
+    return url, bucket, prefix and f"{prefix}/"
+
+
 class Objects(Protocol):
     """Objects below an address, as a kind of store keeps them.
 

@@ -15,7 +15,7 @@ from botocore import exceptions
 
 from ..errors import LoadFailed, StoreUnavailable
 from . import calls
-from .objects import Object
+from .objects import Object, split
 
 T = TypeVar("T")
 
@@ -54,9 +54,7 @@ class S3Objects:
 
         :param timeout: seconds that a whole object may take.
         """
-        self.url = url.rstrip("/")
-        self._bucket, _, prefix = self.url.partition("://")[2].partition("/")
-        self._prefix = prefix and f"{prefix}/"
+        self.url, self._bucket, self._prefix = split(url)
         config = {
             "connect_timeout": calls.CONNECT,
             "read_timeout": calls.READ,

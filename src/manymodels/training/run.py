@@ -14,7 +14,7 @@ from types import FrameType
 import pluggy
 
 from ..errors import ManyModelsError, SettingsError, TrainingFailed
-from ..plugins import Plugins
+from ..plugins import Plugins, wraps
 from ..settings import Settings
 from ..store import Limits
 from .environment import arguments, variables
@@ -120,7 +120,7 @@ def _trainer(named: str | None, settings: Settings) -> tuple[str, pluggy.HookCal
     """Return the plugin that trains, and the hook, of which it is the only implementation."""
     plugins = Plugins.installed(settings.block_plugins)
     implementations = plugins.hook.train.get_hookimpls()
-    names = sorted(impl.plugin_name for impl in implementations if not (impl.wrapper or impl.hookwrapper))
+    names = sorted(impl.plugin_name for impl in implementations if not wraps(impl))
     if not names:
         raise TrainingFailed(
             f"no script is named (sagemaker_program, SAGEMAKER_PROGRAM), and no installed plugin can train "
