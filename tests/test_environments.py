@@ -139,6 +139,10 @@ def test_only_our_packages_come_along(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_plugins_that_watch_come_along() -> None:
     class Watcher:
         @hookimpl(wrapper=True)
+        def load(self) -> Generator[None, object, object]:
+            return (yield)
+
+        @hookimpl(wrapper=True)
         def predict_fn(self, data: object) -> Generator[None, object, object]:
             return (yield)
 

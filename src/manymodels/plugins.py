@@ -180,7 +180,8 @@ class Plugins:
         hooks = [caller for caller in vars(self._manager.hook).values() if isinstance(caller, pluggy.HookCaller)]
         impls = [impl for caller in hooks for impl in caller.get_hookimpls()]
         wrapping = {impl.plugin_name for impl in impls if wraps(impl)}
-        return sorted(wrapping - {impl.plugin_name for impl in self._manager.hook.load.get_hookimpls()})
+        serving = {impl.plugin_name for impl in self._manager.hook.load.get_hookimpls() if not wraps(impl)}
+        return sorted(wrapping - serving)
 
     def warm_up_imports(self, names: Collection[str] | None = None) -> list[str]:
         """Return the modules the named plugins (None: all) want imported before workers are forked."""
