@@ -112,6 +112,18 @@ def test_importing_the_plugin_and_claiming_import_no_framework(tmp_path: Path) -
     assert done.stdout == "False\n"
 
 
+def test_importing_onnx_runtime_starts_no_thread_for_telemetry() -> None:
+    code = (
+        "import os, numpy, manymodels_onnx; before = os.listdir('/proc/self/task'); import onnxruntime; "
+        "print(len(os.listdir('/proc/self/task')) - len(before))"
+    )
+    # Where CI is set, there is none anyway.
+    env = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+
+    assert done.stdout == "0\n"
+
+
 def test_other_files_are_not_claimed(tmp_path: Path) -> None:
     (tmp_path / "onnx.txt").write_bytes(LINEAR)
     (tmp_path / ".hidden.onnx").write_bytes(LINEAR)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,21 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "batch", "claim", "input_fn", "load", "predict_fn", "sample_artifact", "schema"]
+__all__ = [
+    "__version__",
+    "batch",
+    "claim",
+    "input_fn",
+    "load",
+    "predict_fn",
+    "sample_artifact",
+    "schema",
+    "warm_up_imports",
+]
 
-# There is no warm_up_imports: ONNX Runtime starts a thread when it is imported, and a process with threads is not
-# forked. Each worker imports it with its first model.
+# ONNX Runtime tells Microsoft what it is used for, from a thread that it starts when it is imported, unless a variable
+# that says so is set before (as CI is on most machines that test). Workers are forks of a process without threads.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 @hookimpl
@@ -64,6 +76,12 @@ def schema(model: OnnxModel) -> Schema:
     from . import _schema
 
     return _schema.tell(model)
+
+
+@hookimpl
+def warm_up_imports() -> Sequence[str]:
+    """Name ONNX Runtime."""
+    return ("onnxruntime",)
 
 
 @hookimpl
