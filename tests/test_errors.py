@@ -22,6 +22,7 @@ DIALECTS = {
     "UnsupportedAccept": (406, 406, 424, "ModelError", 406),
     "BodyTooLarge": (413, 413, 400, "ValidationError", 413),
     "ModelNotFound": (404, 404, 400, "ValidationError", 404),
+    "EndpointNotFound": (404, 404, 400, "ValidationError", 404),
     "ModelAlreadyLoaded": (409, 409, 424, "ModelError", 409),
     "LoadFailed": (400, 424, 424, "ModelError", 400),
     "BadArtifact": (400, 424, 424, "ModelError", 400),

@@ -16,6 +16,7 @@ Each class carries the statuses of the three dialects it is answered in: the con
     │   ├── UnsupportedAccept       406
     │   └── BodyTooLarge            413
     ├── ModelNotFound               404   no such artifact, or not loaded
+    ├── EndpointNotFound            404   no endpoint, or no variant of it, has that name
     ├── ModelAlreadyLoaded          409
     ├── LoadFailed                  400   the artifact cannot be loaded
     │   ├── BadArtifact             400   corrupt, empty, too large, hostile
@@ -110,6 +111,13 @@ class BodyTooLarge(RequestError):
 
 class ModelNotFound(ManyModelsError):
     """No artifact of that name in the store, or (container role) the model is not loaded."""
+
+    status = 404
+    aws = (400, "ValidationError")
+
+
+class EndpointNotFound(ManyModelsError):
+    """No endpoint is mapped to a store under that name, or it has no such variant."""
 
     status = 404
     aws = (400, "ValidationError")

@@ -42,6 +42,12 @@ class Settings(BaseSettings):
     port: int = Field(
         8080, ge=0, le=65535, validation_alias=_env("port", "SAGEMAKER_BIND_TO_PORT"), description="Port to listen on."
     )
+    endpoints: FilePath | None = Field(
+        None,
+        validation_alias=_env("endpoints"),
+        description="JSON file that maps EndpointNames to stores; unless set, any EndpointName stands for STORE.",
+        json_schema_extra={"metavar": "FILE"},
+    )
     workers: int = Field(
         default_factory=_cpus,
         ge=1,

@@ -51,11 +51,18 @@ class Location(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return a string or a Path."""
-        if isinstance(value, str) and _ADDRESS.match(value):
-            if not value.startswith("file://"):
-                return value
-            value = url2pathname(value.removeprefix("file://"))
+        if isinstance(value, str) and isinstance(value := location(value), str):
+            return value
         return super().convert(value, param, ctx)
+
+
+def location(text: str) -> str | Path:
+    """Return where a store is, as people write it: an address stays text, a path or ``file://`` is a path."""
+    if _ADDRESS.match(text):
+        if not text.startswith("file://"):
+            return text
+        text = url2pathname(text.removeprefix("file://"))
+    return Path(text)
 
 
 def open_store(location: str | Path, cache: Path, settings: Settings, plugins: Plugins) -> LocalStore | RemoteStore:

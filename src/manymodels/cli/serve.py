@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import shlex
@@ -15,12 +16,13 @@ import click
 
 from .. import log
 from ..endpoint import Container, Endpoint, Role, SingleModel
-from ..errors import ManyModelsError
+from ..errors import ManyModelsError, SettingsError
 from ..http.serve import run
 from ..plugins import Plugins
 from ..sagemaker import MODEL_DIR, MODELS_DIR
 from ..settings import Settings, load, unsupported
 from ..store import Store
+from .endpoints import open_endpoints
 from .options import settings_options
 from .parts import Location, create_server, open_store
 from .samples import find_sample, guess_content_type
@@ -44,33 +46,45 @@ def serve(store: str | Path | None, **flags: Any) -> None:
 
     Its artifacts are .tar.gz archives, model folders and model files. Without STORE, be a SageMaker
     container: a multi-model one if SAGEMAKER_MULTI_MODEL is true, otherwise one for the single model in /opt/ml/model,
-    or where that is missing one that serves the store in /opt/ml/models.
+    or where that is missing one that serves the store in /opt/ml/models. With --endpoints, serve the stores that a file
+    maps EndpointNames to.
     """
     # Until `run` has its own handlers: end as Ctrl-C does, so that the temporary cache is removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     settings = load(**flags)
     log.configure(settings.log_level, settings.log_format)
-    host = settings.host or ("127.0.0.1" if store is not None else "0.0.0.0")  # noqa: S104
-    if store is None:
+    endpoints = settings.endpoints
+    if store is not None and endpoints is not None:
+        raise SettingsError("the endpoints' stores are those of --endpoints; leave STORE out, or name it there")
+    own = store is not None or endpoints is not None
+    host = settings.host or ("127.0.0.1" if own else "0.0.0.0")  # noqa: S104
+    if not own:
         for name, remedy in unsupported().items():
             logger.warning("%s is not supported: %s", name, remedy)
         store = _mounted(settings)
-    if store is not None:
+    if own or store is not None:
         settings = settings.model_copy(update={"multi_model": True})
     plugins = Plugins.installed(settings.block_plugins)
     server = create_server(settings, flags)
     with ExitStack() as stack:
         role: Role
-        if store is None:
+        if endpoints is None and store is None:
             role = (Container if settings.multi_model else SingleModel)(server, plugins, settings)
             what = "models named by POST /models" if settings.multi_model else str(settings.base_dir / MODEL_DIR)
             example = ""
         else:
             cache = settings.cache_dir or stack.enter_context(tempfile.TemporaryDirectory(prefix="manymodels-"))
-            opened = open_store(store, Path(cache), settings, plugins)
-            role = Endpoint(opened, server, plugins, settings)
+            open_ = functools.partial(open_store, cache=Path(cache), settings=settings, plugins=plugins)
+            opened: Store
+            routes = None
+            if endpoints is not None:
+                opened, routes = open_endpoints(endpoints, open_)
+            else:
+                assert store is not None
+                opened = open_(store)
+            role = Endpoint(opened, server, plugins, settings, routes)
             artifacts = list(itertools.islice(opened.list(), COUNTED))
-            what = f"{_count(artifacts)} in {store}"
+            what = f"{_count(artifacts)} in {store or endpoints}"
             example = _example(opened, artifacts)
 
         def ready(port: int) -> None:

@@ -3,5 +3,6 @@
 from .container import Container, SingleModel
 from .endpoint import Endpoint
 from .role import Role
+from .routes import NAME, Routes, Variant
 
-__all__ = ["Container", "Endpoint", "Role", "SingleModel"]
+__all__ = ["NAME", "Container", "Endpoint", "Role", "Routes", "SingleModel", "Variant"]

@@ -31,6 +31,7 @@ from .measured import Measured, counted
 from .patience import patience, patiently
 from .residents import Resident, Residents
 from .room import Room
+from .routes import Routes
 from .trace import Recorder
 from .warm_up import retire, warm_up
 
@@ -53,8 +54,15 @@ class Endpoint(Measured):
 
     multi_model = True
 
-    def __init__(self, store: Store, server: ModelServer, plugins: Plugins, settings: Settings) -> None:
+    def __init__(
+        self, store: Store, server: ModelServer, plugins: Plugins, settings: Settings, routes: Routes | None = None
+    ) -> None:
+        """Serve a store.
+
+        :param routes: endpoints and the models in the store that they stand for; None: any stands for all.
+        """
         super().__init__(server, settings)
+        self._routes = routes
         self._store = store
         self._fetcher = Fetcher(store, plugins, settings)
         self._failures = Failures()
@@ -93,6 +101,12 @@ class Endpoint(Measured):
         self._fetcher.close()
 
     # -- Invocations --
+
+    def route(self, endpoint: str, target_model: str | None, variant: str | None) -> tuple[str | None, str]:
+        """Return the name by which to invoke a model of an endpoint, and the variant that serves it."""
+        if self._routes is None:
+            return super().route(endpoint, target_model, variant)
+        return self._routes.find(endpoint, target_model, variant)
 
     @counted
     async def invoke(self, target_model: str | None, invocation: Invocation) -> Answer:

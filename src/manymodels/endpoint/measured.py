@@ -12,6 +12,7 @@ from ..errors import ManyModelsError, Overloaded, PredictionFailed
 from ..invocation import Answer, Invocation
 from ..metrics.cloudwatch import CloudWatch
 from ..metrics.exposition import Snapshot
+from ..sagemaker import VARIANT
 from ..server import ModelDescription, ModelServer
 from ..settings import Settings
 from .journal import Eviction
@@ -46,6 +47,10 @@ class Measured:
         if self._reports is not None:
             self._reports.cancel()
             await asyncio.wait([self._reports])
+
+    def route(self, endpoint: str, target_model: str | None, variant: str | None) -> tuple[str | None, str]:
+        """Return the name by which to invoke a model of an endpoint: of any, where none are mapped to stores."""
+        return target_model, VARIANT
 
     def ready(self) -> bool:
         """Say whether models can be loaded and invoked; none has to be."""

@@ -25,6 +25,13 @@ class Role(Protocol):
     def ready(self) -> bool:
         """Say whether requests can be answered."""
 
+    def route(self, endpoint: str, target_model: str | None, variant: str | None) -> tuple[str | None, str]:
+        """Return the name by which to invoke a model of an endpoint, and the variant that serves it.
+
+        :param variant: the one that the client wants.
+        :raises EndpointNotFound: if endpoints are mapped to stores, and none has that name or such a variant.
+        """
+
     async def invoke(self, target_model: str | None, invocation: Invocation) -> Answer:
         """Answer an invocation of a model that need not be loaded yet.
 

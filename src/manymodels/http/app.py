@@ -137,14 +137,16 @@ class Application:
         return answer(result)
 
     async def invoke_endpoint(self, request: Request) -> Reply:
-        """``POST /endpoints/{EndpointName}/invocations``: what boto3 sends; any name is accepted."""
-        result = await self._role.invoke(request.target_model(), request.invocation(self._limit))
+        """``POST /endpoints/{EndpointName}/invocations``: what boto3 sends."""
+        wanted = request.headers.get(sagemaker.TARGET_VARIANT)
+        name, variant = self._role.route(request.parameters["endpoint"], request.target_model(), wanted)
+        result = await self._role.invoke(name, request.invocation(self._limit))
         if result.status >= 400:  # the model's script says so itself
             message = result.body.decode("utf-8", "replace")
             reply = model_error(result.status, message, request.parameters["endpoint"])
             reply.timings = result.timings
             return reply
-        return answer(result).add(sagemaker.INVOKED_VARIANT, sagemaker.VARIANT)
+        return answer(result).add(sagemaker.INVOKED_VARIANT, variant)
 
     # -- The container API --
 

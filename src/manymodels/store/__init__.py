@@ -4,6 +4,7 @@ from .addresses import connect
 from .base import Found, Limits, Store
 from .cache import DiskCache
 from .local import LocalStore
+from .mounts import Mounts
 from .names import check_target_model
 from .objects import Objects
 from .pack import pack
@@ -15,6 +16,7 @@ __all__ = [
     "Found",
     "Limits",
     "LocalStore",
+    "Mounts",
     "Objects",
     "RemoteStore",
     "Store",
