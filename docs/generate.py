@@ -54,6 +54,7 @@ _REMEDIES = {
     "NoPlugin": "Install the plugin of its framework, or name one in the artifact's `manymodels.json`.",
     "StoreUnavailable": "Send it again; what is loaded is served meanwhile. If it stays so, look at the model store: "
     "the message names its address and its answer.",
+    "NotTrusted": "Sign the artifact, or allow what the message names: see [trust](trust.md).",
     "GoldenFailed": "See `manymodels check ARTIFACT`. If the new answers are right, record them: `manymodels package "
     "MODEL --golden golden.jsonl`.",
     "ModelRefused": "Mend the artifact: it ends its worker process. The message says for how long it is refused.",

@@ -28,6 +28,7 @@ DIALECTS = {
     "BadArtifact": (400, 424, 424, "ModelError", 400),
     "NoPlugin": (400, 424, 424, "ModelError", 400),
     "StoreUnavailable": (503, 503, 503, "ServiceUnavailable", 503),
+    "NotTrusted": (400, 424, 424, "ModelError", 400),
     "GoldenFailed": (400, 424, 424, "ModelError", 400),
     "ModelRefused": (400, 424, 424, "ModelError", 400),
     "OutOfMemory": (507, 503, 503, "ServiceUnavailable", 507),

@@ -19,7 +19,9 @@ MANIFEST = "manymodels.json"
 _MANIFEST_LIMIT = 1 << 20
 #: The optional file of requests and the answers that the model must give to them.
 GOLDEN = "golden.jsonl"
-_OWN = (MANIFEST, GOLDEN)
+#: The optional file of the digests of all others, signed.
+SIGNATURE = "manymodels.sig"
+_OWN = (MANIFEST, GOLDEN, SIGNATURE)
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -22,6 +22,7 @@ Each class carries the statuses of the three dialects it is answered in: the con
     │   ├── BadArtifact             400   corrupt, empty, too large, hostile
     │   ├── NoPlugin                400   claimed by no plugin, by two, or by one not installed
     │   ├── StoreUnavailable    503   the model store cannot be reached, or answers that it cannot answer now
+    │   ├── NotTrusted              400   not signed by a trusted key, or not allowed by the operator
     │   ├── GoldenFailed            400   does not answer its golden requests as the artifact says
     │   └── ModelRefused            400   killed its workers; refused for a while
     ├── OutOfMemory                 507   no room, or memory ran out while loading or predicting
@@ -151,6 +152,10 @@ class StoreUnavailable(LoadFailed):
     invocations_status = None
     aws = (503, "ServiceUnavailable")
     retry_after = 1
+
+
+class NotTrusted(LoadFailed):
+    """The artifact is not signed by a key that the operator trusts, or needs what the operator does not allow."""
 
 
 class GoldenFailed(LoadFailed):

@@ -80,6 +80,13 @@ class Settings(BaseSettings):
     block_plugins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), validation_alias=_env("block_plugins"), description="Names of plugins to leave out, separated by commas."
     )
+    trusted_keys: FilePath | None = Field(
+        None,
+        validation_alias=_env("trusted_keys"),
+        description="File of public keys, as of ssh-keygen -t ed25519: only artifacts that one of them signed are "
+        "loaded. Any artifact is, unless set.",
+        json_schema_extra={"metavar": "FILE"},
+    )
     environments: Literal["off", "built", "build"] = Field(
         "off",
         validation_alias=_env("environments"),

@@ -8,24 +8,29 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from .. import golden, log
-from ..artifact import GOLDEN, Artifact
+from ..artifact import GOLDEN, SIGNATURE, Artifact
 from ..endpoint.patience import patience, patiently
 from ..errors import LoadFailed, ManyModelsError
 from ..invocation import Answer, Invocation
 from ..plugins import Binding, Plugins
 from ..server import ModelDescription
 from ..settings import Settings, load
-from ..store import pack
+from ..store import pack, verify
 from ..store.base import ARCHIVES
+from ..store.pack import digests
+from ..store.signatures import Locked, read_private_key, sign
 from .output import as_json_option, print_json, print_table, size
 from .parts import Location, create_server, open_store
 from .samples import find_sample, guess_content_type
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 #: Characters of a sample answer that are shown.
 SHOWN = 2000
@@ -43,7 +48,14 @@ existing = click.Path(exists=True, path_type=Path, resolve_path=True)
     metavar="REQUESTS",
     help=f"Requests to record in the archive's {GOLDEN}.",
 )
-def package(folder: Path, output: Path | None, requests: Path | None) -> None:
+@click.option(
+    "--sign",
+    "key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="KEY",
+    help=f"Private Ed25519 key, of ssh-keygen or openssl, to sign the archive with, in {SIGNATURE}.",
+)
+def package(folder: Path, output: Path | None, requests: Path | None, key: Path | None) -> None:
     """Pack a model folder, or file, for a model store.
 
     With --golden the model is loaded and asked what the file REQUESTS holds, a request a line as in golden.jsonl.
@@ -52,18 +64,32 @@ def package(folder: Path, output: Path | None, requests: Path | None) -> None:
     output = output or Path(f"{folder.name}.tar.gz")
     if not output.name.endswith(ARCHIVES):
         raise click.BadParameter(f"{output.name!r} must end with {' or '.join(ARCHIVES)}", param_hint="--output")
+    signing = None if key is None else _private(key)
     beside = {} if requests is None else {GOLDEN: _recorded(folder, requests)}
     try:
+        if signing is not None:
+            beside[SIGNATURE] = sign(digests(folder, output, beside), signing)
         names = pack(folder, output, beside)
     except OSError as error:
         raise click.ClickException(f"{str(output)!r} cannot be packed: {error.strerror or error}") from error
     click.echo(f"{output} ({size(output.stat().st_size)}) holds {', '.join(names[:10])}{_more(len(names) - 10)}")
     settings = load()
     try:
-        with _opened(output.resolve(), settings, Plugins.installed(settings.block_plugins)) as (_, binding):
+        with _opened(output.resolve(), settings, Plugins.installed(settings.block_plugins)) as (files, binding):
+            if signing is not None:  # a file may have changed since its digest was made
+                verify(files, output.name, [signing.public_key()])
             click.echo(f"it is served by the plugin {_plugin(binding)}")
     except LoadFailed as error:
         click.echo(f"Warning: it cannot be served here: {error}", err=True)
+
+
+def _private(path: Path) -> Ed25519PrivateKey:
+    """Return a private key, whose passphrase is asked for if it has one."""
+    try:
+        return read_private_key(path)
+    except Locked:
+        text = click.prompt(f"Passphrase of {path}", hide_input=True, err=True)
+        return read_private_key(path, text.encode())
 
 
 def _recorded(folder: Path, requests: Path) -> bytes:

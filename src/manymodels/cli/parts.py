@@ -10,12 +10,12 @@ from urllib.request import url2pathname
 
 import click
 
-from ..artifact import Artifact
+from ..artifact import SIGNATURE, Artifact
 from ..errors import SettingsError
 from ..plugins import Plugins
 from ..server import BACKENDS, ModelServer
 from ..settings import Settings, source
-from ..store import DiskCache, Limits, LocalStore, RemoteStore, connect
+from ..store import DiskCache, Limits, LocalStore, RemoteStore, Store, TrustedStore, connect, read_keys
 
 _ADDRESS = re.compile("[a-z][a-z0-9+.-]*://")
 
@@ -65,19 +65,25 @@ def location(text: str) -> str | Path:
     return Path(text)
 
 
-def open_store(location: str | Path, cache: Path, settings: Settings, plugins: Plugins) -> LocalStore | RemoteStore:
-    """Return the model store in a folder, or at an address.
+def open_store(location: str | Path, cache: Path, settings: Settings, plugins: Plugins) -> Store:
+    """Return the model store in a folder, or at an address; with trusted keys, only of what they signed.
 
     :raises SettingsError: if it cannot be opened, or its cache is not a folder that can be used.
     """
     model_settings = settings.model_settings()
+    keys = None if settings.trusted_keys is None else read_keys(settings.trusted_keys)
 
     def is_artifact(path: Path) -> bool:
         folder = path.is_dir()
+        if keys is not None:  # no plugin is shown what is not verified yet
+            return folder and (path / SIGNATURE).is_file()
         artifact = Artifact(path) if folder else Artifact(path.parent, path.name, only=path.name)
         return plugins.claims(artifact, model_settings)
 
     limits = Limits(members=settings.max_members, bytes=int(settings.max_unpacked))
+    store: Store
     if isinstance(location, Path):
-        return LocalStore(location, DiskCache(cache), is_artifact, limits)
-    return RemoteStore(connect(location, settings.load_timeout), DiskCache(cache), is_artifact, limits)
+        store = LocalStore(location, DiskCache(cache), is_artifact, limits, copies=keys is not None)
+    else:
+        store = RemoteStore(connect(location, settings.load_timeout), DiskCache(cache), is_artifact, limits)
+    return store if keys is None else TrustedStore(store, keys)

@@ -15,6 +15,7 @@ from ..plugins import Binding, Plugins
 from ..sagemaker import MODEL_DIR
 from ..server import ModelServer
 from ..settings import Settings
+from ..store import read_keys, verify
 from .measured import SINGLE, Measured, counted
 from .patience import patience, patiently
 
@@ -29,6 +30,7 @@ class Container(Measured):
     def __init__(self, server: ModelServer, plugins: Plugins, settings: Settings) -> None:
         super().__init__(server, settings)
         self._plugins = plugins
+        self._keys = None if settings.trusted_keys is None else read_keys(settings.trusted_keys)
 
     async def start(self) -> None:
         """Start the model server, ready for any framework."""
@@ -70,6 +72,8 @@ class Container(Measured):
     def _bind(self, name: str, path: Path) -> Binding:
         if not path.is_absolute() or not path.is_dir():
             raise BadArtifact(f"url of {name!r} is {str(path)!r}, which is not the absolute path of a folder")
+        if self._keys is not None:
+            verify(path, name, self._keys)
         return self._plugins.bind(Artifact(path, name), self._settings.model_settings())
 
     async def unload(self, name: str) -> None:

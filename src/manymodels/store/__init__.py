@@ -9,6 +9,8 @@ from .names import check_target_model
 from .objects import Objects
 from .pack import pack
 from .remote import RemoteStore
+from .signatures import read_keys, verify
+from .trusted import TrustedStore
 from .unpack import unpack
 
 __all__ = [
@@ -20,8 +22,11 @@ __all__ = [
     "Objects",
     "RemoteStore",
     "Store",
+    "TrustedStore",
     "check_target_model",
     "connect",
     "pack",
+    "read_keys",
     "unpack",
+    "verify",
 ]

@@ -34,17 +34,24 @@ logger = logging.getLogger(__name__)
 class LocalStore:
     """The artifacts below a folder: archives, and the files and folders that plugins claim.
 
-    A folder is served where it lies; archives and bare files are unpacked or copied into the
-    cache. Links are followed as long as they stay below the folder; names that start with a dot
-    are hidden.
+    A folder is served where it lies, unless copies are asked for; archives and bare files are
+    unpacked or copied into the cache. Links are followed as long as they stay below the folder;
+    names that start with a dot are hidden.
     """
 
     def __init__(
-        self, root: Path, cache: DiskCache, is_artifact: Callable[[Path], bool], limits: Limits | None = None
+        self,
+        root: Path,
+        cache: DiskCache,
+        is_artifact: Callable[[Path], bool],
+        limits: Limits | None = None,
+        *,
+        copies: bool = False,
     ) -> None:
         """Open a store.
 
         :param is_artifact: says whether a file or folder that is no archive is a model.
+        :param copies: whether folders are copied into the cache, too, so that what is served does not change.
         :raises SettingsError: if the root is not a folder.
         """
         if not root.is_dir():
@@ -53,6 +60,7 @@ class LocalStore:
         self._cache = cache
         self._is_artifact = is_artifact
         self._limits = limits or Limits()
+        self._copies = copies
 
     def find(self, target_model: str) -> Found:
         """Return the artifact's present version; see `Store.find`."""
@@ -74,7 +82,7 @@ class LocalStore:
     def open(self, found: Found) -> Path:
         """Return a folder with the unpacked files; see `Store.open`."""
         with _reading(found.target_model):
-            if found.kind == "folder":
+            if found.kind == "folder" and not self._copies:
                 return self._real(found.target_model)
             return self._cache.get(self._key(found), lambda into: self._fill(found, into))
 
@@ -153,9 +161,14 @@ class LocalStore:
             unpack(real, into, self._limits, name)
         elif found.size > self._limits.bytes:
             raise BadArtifact(f"{name!r} has more than {self._limits.bytes} bytes; raise the limit")
+        elif found.kind == "folder":
+            for file, _ in walk(real, name):
+                (into / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(real / file, into / file)
         else:
             shutil.copyfile(real, into / path.name)
-        if _version(real.stat()) != found.version:
+        version = self._folder(name, real).version if found.kind == "folder" else _version(real.stat())
+        if version != found.version:
             raise LoadFailed(f"{name!r} was replaced while it was read; ask again")
 
 

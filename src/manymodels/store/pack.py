@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import os
 import tarfile
@@ -10,8 +11,11 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..artifact import SIGNATURE
 from ..errors import BadArtifact
 from .files import walk
+from .names import path_fault
+from .signatures import digest
 
 
 def pack(source: Path, output: Path, beside: Mapping[str, bytes] = {}) -> list[str]:
@@ -41,6 +45,22 @@ def pack(source: Path, output: Path, beside: Mapping[str, bytes] = {}) -> list[s
                     archive.addfile(member, file)
         partial.replace(output)
     return names
+
+
+def digests(source: Path, output: Path, beside: Mapping[str, bytes] = {}) -> dict[str, str]:
+    """Return the SHA-256, in hexadecimal, of each file that `pack` would write.
+
+    :raises BadArtifact: as `pack`; or if a name is not valid UTF-8, which a signature cannot hold.
+    :raises OSError: if a file cannot be read.
+    """
+    found = {name: digest(path) for name, path in _files(source, output).items() if name not in beside}
+    found.pop(SIGNATURE, None)
+    for name, content in beside.items():
+        found[name] = hashlib.sha256(content).hexdigest()
+    for name in found:
+        if (fault := path_fault(name)) is not None:
+            raise BadArtifact(f"{str(source)!r} holds a file whose name {name!r} {fault}")
+    return found
 
 
 def _files(source: Path, output: Path) -> dict[str, Path]:
