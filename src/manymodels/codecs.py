@@ -8,11 +8,13 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 
 from .errors import BadInput, PredictionFailed, UnsupportedAccept, UnsupportedContentType
 from .matrices import decode_libsvm, decode_npy, decode_npz
 from .media import any_accept, choose, media_type
+from .records import decode_records, encode_records
 from .tabular import Table, decode_csv, decode_json, decode_jsonlines, features
 from .tabular import text as utf8_text
 
@@ -26,7 +28,12 @@ _TEXT: dict[str, Callable[[bytes], Any]] = {
     "text/libsvm": decode_libsvm,
     "text/x-libsvm": decode_libsvm,
 }
-_BINARY: dict[str, Callable[[bytes], Any]] = {"application/x-npy": decode_npy, "application/x-npz": decode_npz}
+_RECORDS = "application/x-recordio-protobuf"
+_BINARY: dict[str, Callable[[bytes], Any]] = {
+    "application/x-npy": decode_npy,
+    "application/x-npz": decode_npz,
+    _RECORDS: decode_records,
+}
 _CSV = "text/csv"
 _CURL = "application/x-www-form-urlencoded"
 # A list of our own: Python's registry also knows charsets that decompress, or take quadratic time.
@@ -65,6 +72,8 @@ def decode(body: bytes, content_type: str | None, *, names: Collection[str] | No
 
     ``application/x-npy``: an array of booleans or numbers.
     ``application/x-npz`` (``scipy.sparse.save_npz``) and ``text/libsvm`` (``text/x-libsvm``): a csr_matrix.
+    ``application/x-recordio-protobuf``: an array of float32, float64 or int32, or where its rows have keys a
+    csr_matrix.
 
     JSON's null and CSV's empty cell are NaN. Arrays are writable. ``charset`` may be UTF-8, US-ASCII,
     ISO-8859-1, ISO-8859-15, windows-1252 or UTF-16.
@@ -94,7 +103,8 @@ def encode(prediction: Any, accept: str) -> tuple[bytes, str]:
     DataFrame, and for JSON anything made of lists and dicts. ``application/json`` and
     ``application/jsonlines`` (``application/x-ndjson``) write tables with names as objects, NaN and
     infinities as null. ``text/csv`` writes a row a line without a header, numbers in their shortest
-    exact form, NaN as ``nan``. ``application/x-npy`` never holds objects.
+    exact form, NaN as ``nan``. ``application/x-npy`` never holds objects. ``application/x-recordio-protobuf``
+    has a record for each row, its numbers as ``label["values"]``, those of a table by the names of their columns.
 
     :raises UnsupportedAccept: if no type that can be produced is accepted, or the prediction does not
         fit into it.
@@ -163,11 +173,20 @@ def _written(lines: list[Any], quoting: Literal[0, 2]) -> str:
     return stream.getvalue()
 
 
-def _to_npy(prediction: Any) -> bytes:
+def _as_array(prediction: Any) -> npt.NDArray[Any]:
     try:
-        array = np.asarray(prediction.rows if isinstance(prediction, Table) else prediction)
+        return np.asarray(prediction.rows if isinstance(prediction, Table) else prediction)
     except ValueError as error:
         raise UnsupportedAccept("the prediction's lists differ in length; accept application/json") from error
+
+
+def _to_records(prediction: Any) -> bytes:
+    array = _as_array(prediction)
+    return encode_records(dict(zip(prediction.names, array.T, strict=True)) if isinstance(prediction, Table) else array)
+
+
+def _to_npy(prediction: Any) -> bytes:
+    array = _as_array(prediction)
     if array.dtype == object and all(isinstance(value, str) for value in array.flat):
         array = array.astype(np.str_)
     if array.dtype.hasobject:
@@ -183,6 +202,7 @@ _ENCODERS: dict[str, Callable[[Any], bytes]] = {
     "application/jsonlines": _to_jsonlines,
     "application/x-ndjson": _to_jsonlines,
     "application/x-npy": _to_npy,
+    _RECORDS: _to_records,
 }
 _OFFERED = tuple(_ENCODERS)
 

@@ -75,7 +75,7 @@ def decode_npz(body: bytes) -> Any:
     :raises BadInput: also where it unpacks to more than 64 times the body and 64 MiB.
     :raises UnsupportedContentType: where scipy is not installed.
     """
-    sparse = _scipy_sparse()
+    sparse = scipy_sparse()
     limit = max(_ALWAYS_ALLOWED, _MAX_RATIO * len(body))
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
@@ -114,7 +114,7 @@ def decode_libsvm(body: bytes) -> Any:
     :raises BadInput: also for an index over 2**31 - 1.
     :raises UnsupportedContentType: where scipy is not installed.
     """
-    sparse = _scipy_sparse()
+    sparse = scipy_sparse()
     values: list[float] = []
     indices: list[int] = []
     ends = [0]
@@ -170,7 +170,11 @@ def _vector(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
     return array if name == "data" else array.astype(np.int64)
 
 
-def _scipy_sparse() -> Any:
+def scipy_sparse() -> Any:
+    """Return the module `scipy.sparse`.
+
+    :raises UnsupportedContentType: where scipy is not installed.
+    """
     try:
         import scipy.sparse
     except ImportError as error:
