@@ -42,6 +42,7 @@ _REMEDIES = {
     "TrainingFailed": "Correct what the message names; `output/failure` has the details.",
     "RequestError": "Correct the request; sending it again changes nothing.",
     "BadTargetModel": "Send the artifact's path below the store, such as `team/model.tar.gz`.",
+    "BadMember": "Shorten the member that the message names, or leave it out.",
     "BadInput": "Correct the body; the message says what is wrong with it.",
     "UnsupportedContentType": "Send one of the types that the message lists.",
     "UnsupportedAccept": "Accept one of the types that the message lists.",
@@ -52,6 +53,7 @@ _REMEDIES = {
     "LoadFailed": "Try `manymodels check ARTIFACT`, mend the artifact and put it into the store again.",
     "BadArtifact": "Pack it again with `manymodels package`, without links; or raise `max_members`, `max_unpacked`.",
     "NoPlugin": "Install the plugin of its framework, or name one in the artifact's `manymodels.json`.",
+    "StoreDenied": "Allow what the message names to the server's credentials in the model store.",
     "StoreUnavailable": "Send it again; what is loaded is served meanwhile. If it stays so, look at the model store: "
     "the message names its address and its answer.",
     "NotTrusted": "Sign the artifact, or allow what the message names: see [trust](trust.md).",
@@ -63,6 +65,7 @@ _REMEDIES = {
     "Overloaded": "Send it again after a while; clients send faster than the model answers.",
     "InvocationTimeout": "Send fewer rows at a time, or raise `invocation_timeout`.",
     "WorkerDied": "Send it again. If it happens again, the model's native code crashes; the log has the signal.",
+    "InternalFailure": "Look into the server's log, which has the traceback, and report it.",
     "PredictionFailed": "Look into the server's log, which has the traceback; mend the plugin or the script.",
 }
 

@@ -30,6 +30,8 @@ def predict_fn(data, model, context):
     for name, value in data.get("headers", {}).items():
         context.set_response_header(0, name, value)
     context.set_response_status(data.get("status", 200))
+    if "told" in data:
+        data["told"] = context.get_all_request_header(0)
     return data
 
 def output_fn(prediction, accept):

@@ -19,6 +19,15 @@ from serving import BACKENDS, FLOWER, IRIS, Server, as_json, constant, script, s
 pytestmark = pytest.mark.backends(*BACKENDS)
 
 BODY = as_json([FLOWER])
+#: The members that a model is told of, and as what.
+HEADERS = {
+    "InferenceId": "x-amzn-sagemaker-inference-id",
+    "PrefixAwareId": "x-amzn-sagemaker-prefix-aware-id",
+    "SessionId": "x-amzn-sagemaker-session-id",
+    "CustomAttributes": "x-amzn-sagemaker-custom-attributes",
+    "ContentType": "content-type",
+    "Accept": "accept",
+}
 
 
 def connect(server: Server, **config: Any) -> Any:
@@ -90,6 +99,35 @@ def test_passes_custom_attributes_both_ways(runtime: Any) -> None:
     reply["Body"].close()
 
 
+def test_members_reach_the_model(runtime: Any) -> None:
+    members = {
+        "InferenceId": "inference 7",
+        "PrefixAwareId": "prefix-1",
+        "SessionId": "session-1",
+        "CustomAttributes": "c" * 1024,
+        "ContentType": "application/json; charset=utf-8",
+        "Accept": "application/json",
+    }
+    reply = runtime.invoke_endpoint(EndpointName="e", TargetModel="echo", Body='{"told": 1}', **members)
+    told = answer(reply)["told"]
+    assert told["x-amzn-sagemaker-target-model"] == "echo"
+    assert {name: told[header] for name, header in HEADERS.items()} == members
+
+
+@pytest.mark.parametrize("explanations", [{}, {"EnableExplanations": "`false`"}])
+def test_the_variant_asked_for_answers(runtime: Any, explanations: dict[str, str]) -> None:
+    reply = runtime.invoke_endpoint(
+        EndpointName="e", TargetModel=IRIS, TargetVariant="blue-2", Body=BODY, **explanations
+    )
+    assert reply["InvokedProductionVariant"] == "blue-2"
+    assert answer(reply) == [0]
+
+
+@pytest.mark.parametrize("name", [IRIS, "modèle.tar.gz"])
+def test_an_inference_component_is_a_model(runtime: Any, name: str) -> None:
+    assert answer(runtime.invoke_endpoint(EndpointName="e", InferenceComponentName=name, Body=BODY)) == [0]
+
+
 def test_needs_no_signature(server: Server) -> None:
     client = connect(server, signature_version=UNSIGNED)
     assert answer(client.invoke_endpoint(EndpointName="e", TargetModel=IRIS, Body=BODY)) == [0]
@@ -127,6 +165,35 @@ def test_a_wrong_target_model_is_a_validation_error(runtime: Any, target: dict[s
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
     assert caught.value.response["ResponseMetadata"]["RequestId"]
     assert isinstance(caught.value, runtime.exceptions.ValidationError)
+
+
+@pytest.mark.parametrize(
+    ("member", "said"),
+    [
+        ({"ContentType": "t" * 1025}, "ContentType has 1025"),
+        ({"Accept": "a" * 1025}, "Accept has 1025"),
+        ({"CustomAttributes": "c" * 1025}, "CustomAttributes has 1025"),
+        ({"InferenceId": "i" * 65}, "InferenceId has 65"),
+        ({"PrefixAwareId": "p" * 65}, "PrefixAwareId has 65"),
+        ({"SessionId": "s" * 257}, "SessionId has 257"),
+        ({"SessionId": "a session"}, "SessionId is 'a session'"),
+        ({"TargetVariant": "v" * 64}, "TargetVariant has 64"),
+        ({"TargetVariant": "-"}, "TargetVariant is '-'"),
+        ({"TargetContainerHostname": "second"}, "TargetContainerHostname"),
+        ({"EnableExplanations": "`true`"}, "EnableExplanations"),
+        ({"InferenceComponentName": "echo"}, "both name the model"),
+    ],
+)
+def test_a_wrong_member_is_a_validation_error(runtime: Any, member: dict[str, str], said: str) -> None:
+    with pytest.raises(runtime.exceptions.ValidationError) as caught:
+        runtime.invoke_endpoint(EndpointName="e", TargetModel=IRIS, Body=BODY, **member)
+    assert said in caught.value.response["Error"]["Message"]
+
+
+@pytest.mark.parametrize("name", ["missing.tar.gz", "../iris.tar.gz"])
+def test_a_wrong_inference_component_is_a_validation_error(runtime: Any, name: str) -> None:
+    with pytest.raises(runtime.exceptions.ValidationError, match=r"missing|'\.\.'"):
+        runtime.invoke_endpoint(EndpointName="e", InferenceComponentName=name, Body=BODY)
 
 
 @pytest.mark.parametrize(

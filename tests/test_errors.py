@@ -17,6 +17,7 @@ DIALECTS = {
     "TrainingFailed": (500, 500, 500, "InternalFailure", 500),
     "RequestError": (400, 400, 424, "ModelError", 400),
     "BadTargetModel": (400, 400, 400, "ValidationError", 400),
+    "BadMember": (400, 400, 400, "ValidationError", 400),
     "BadInput": (400, 400, 424, "ModelError", 400),
     "UnsupportedContentType": (415, 415, 424, "ModelError", 415),
     "UnsupportedAccept": (406, 406, 424, "ModelError", 406),
@@ -27,6 +28,7 @@ DIALECTS = {
     "LoadFailed": (400, 424, 424, "ModelError", 400),
     "BadArtifact": (400, 424, 424, "ModelError", 400),
     "NoPlugin": (400, 424, 424, "ModelError", 400),
+    "StoreDenied": (400, 424, 530, "InternalDependencyException", 400),
     "StoreUnavailable": (503, 503, 503, "ServiceUnavailable", 503),
     "NotTrusted": (400, 424, 424, "ModelError", 400),
     "GoldenFailed": (400, 424, 424, "ModelError", 400),
@@ -36,6 +38,7 @@ DIALECTS = {
     "Overloaded": (503, 503, 503, "ServiceUnavailable", 503),
     "InvocationTimeout": (504, 504, 424, "ModelError", 0),
     "WorkerDied": (500, 500, 424, "ModelError", 500),
+    "InternalFailure": (500, 500, 500, "InternalFailure", 500),
     "PredictionFailed": (500, 500, 424, "ModelError", 500),
 }
 

@@ -11,6 +11,7 @@ Each class carries the statuses of the three dialects it is answered in: the con
     ├── TrainingFailed              500   the training job cannot be run; it ends
     ├── RequestError                400   the request is wrong, whatever the model
     │   ├── BadTargetModel          400   missing, leaves the store, too long, control characters
+    │   ├── BadMember               400   a member of boto3's request is too long, or asks for what is not there
     │   ├── BadInput                400   the body is not what its type says, or the model refuses it
     │   ├── UnsupportedContentType  415
     │   ├── UnsupportedAccept       406
@@ -21,6 +22,7 @@ Each class carries the statuses of the three dialects it is answered in: the con
     ├── LoadFailed                  400   the artifact cannot be loaded
     │   ├── BadArtifact             400   corrupt, empty, too large, hostile
     │   ├── NoPlugin                400   claimed by no plugin, by two, or by one not installed
+    │   ├── StoreDenied             400   the model store denies access to the artifact
     │   ├── StoreUnavailable    503   the model store cannot be reached, or answers that it cannot answer now
     │   ├── NotTrusted              400   not signed by a trusted key, or not allowed by the operator
     │   ├── GoldenFailed            400   does not answer its golden requests as the artifact says
@@ -30,6 +32,7 @@ Each class carries the statuses of the three dialects it is answered in: the con
     ├── Overloaded                  503   the queue is full
     ├── InvocationTimeout           504   the model did not answer by the deadline
     ├── WorkerDied                  500   the worker process ended while it ran the invocation
+    ├── InternalFailure             500   a fault of the server itself
     └── PredictionFailed            500   an exception in the plugin or in the model's script
 """
 
@@ -83,6 +86,12 @@ class RequestError(ManyModelsError):
 
 class BadTargetModel(RequestError):
     """The TargetModel is missing or not allowed."""
+
+    aws = (400, "ValidationError")
+
+
+class BadMember(RequestError):
+    """A member of the endpoint API's request is too long, or asks for what the endpoint does not have."""
 
     aws = (400, "ValidationError")
 
@@ -145,6 +154,12 @@ class NoPlugin(LoadFailed):
     """No installed plugin, or more than one, claims the artifact."""
 
 
+class StoreDenied(LoadFailed):
+    """The model store denies access to the artifact."""
+
+    aws = (530, "InternalDependencyException")
+
+
 class StoreUnavailable(LoadFailed):
     """The model store cannot be reached, is overloaded, or ends its answers too early."""
 
@@ -204,6 +219,12 @@ class InvocationTimeout(ManyModelsError):
 
 class WorkerDied(ManyModelsError):
     """The worker process ended while it ran the invocation."""
+
+
+class InternalFailure(ManyModelsError):
+    """The server itself failed, whatever the request and the model."""
+
+    aws = (500, "InternalFailure")
 
 
 class PredictionFailed(ManyModelsError):

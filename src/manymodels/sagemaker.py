@@ -14,6 +14,12 @@ CUSTOM_ATTRIBUTES: Final = "x-amzn-sagemaker-custom-attributes"
 SESSION_ID: Final = "x-amzn-sagemaker-session-id"
 INFERENCE_ID: Final = "x-amzn-sagemaker-inference-id"
 TARGET_VARIANT: Final = "x-amzn-sagemaker-target-variant"
+TARGET_CONTAINER: Final = "x-amzn-sagemaker-target-container-hostname"
+INFERENCE_COMPONENT: Final = "x-amzn-sagemaker-inference-component"
+ENABLE_EXPLANATIONS: Final = "x-amzn-sagemaker-enable-explanations"
+PREFIX_AWARE_ID: Final = "x-amzn-sagemaker-prefix-aware-id"
+#: Accept, where Accept itself is about the stream that the answer comes in.
+STREAM_ACCEPT: Final = "x-amzn-sagemaker-accept"
 
 # Reply headers.
 REQUEST_ID: Final = "x-amzn-RequestId"
@@ -22,6 +28,8 @@ INVOKED_VARIANT: Final = "x-Amzn-Invoked-Production-Variant"
 NEW_SESSION_ID: Final = "X-Amzn-SageMaker-New-Session-Id"
 CLOSED_SESSION_ID: Final = "X-Amzn-SageMaker-Closed-Session-Id"
 
+#: The SessionId that asks for a session.
+NEW_SESSION: Final = "NEW_SESSION"
 #: Longest TargetModel, in characters (shape TargetModelHeader).
 TARGET_MODEL_LENGTH: Final = 1024
 #: Largest body either way, in bytes (shape BodyBlob): 6 MiB.

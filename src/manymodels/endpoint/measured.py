@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar, cast
 
-from ..errors import ManyModelsError, Overloaded, PredictionFailed
+from ..errors import InternalFailure, ManyModelsError, Overloaded
 from ..invocation import Answer, Invocation
 from ..metrics.cloudwatch import CloudWatch
 from ..metrics.exposition import Snapshot
@@ -49,8 +49,11 @@ class Measured:
             await asyncio.wait([self._reports])
 
     def route(self, endpoint: str, target_model: str | None, variant: str | None) -> tuple[str | None, str]:
-        """Return the name by which to invoke a model of an endpoint: of any, where none are mapped to stores."""
-        return target_model, VARIANT
+        """Return the name by which to invoke a model of an endpoint: of any, where none are mapped to stores.
+
+        They have every variant that is asked for, too.
+        """
+        return target_model, VARIANT if variant is None else variant
 
     def ready(self) -> bool:
         """Say whether models can be loaded and invoked; none has to be."""
@@ -98,7 +101,7 @@ def counted(invoke: F) -> F:
             self._metrics.abandoned(time.perf_counter() - start)
             raise
         except Exception as error:
-            kind = type(error) if isinstance(error, ManyModelsError) else PredictionFailed
+            kind = type(error) if isinstance(error, ManyModelsError) else InternalFailure
             self._metrics.failed(label, kind, time.perf_counter() - start)
             raise
         finally:

@@ -13,15 +13,16 @@ import msgspec
 
 from .. import sagemaker
 from ..endpoint import Role
-from ..errors import ManyModelsError, PredictionFailed, RequestError
+from ..errors import InternalFailure, ManyModelsError, RequestError
 from ..schema import decode
 from ..server import ModelDescription
 from ..settings import Settings
 from .docs import Docs
 from .paging import asked, paged, token_of
-from .replies import Reply, answer, aws_error, container_error, invocations_error, model_error, timing
+from .replies import Reply, answer, aws_error, container_error, invocations_error, timing
 from .request import Request
 from .routing import Route, Router
+from .runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class Resource:
             reply = self._failed(error, request)
         except Exception:
             logger.exception("a request failed", extra={"request_id": request.id})
-            reply = self._failed(PredictionFailed("internal error; the server's log has more"), request)
+            reply = self._failed(InternalFailure("internal error; the server's log has more"), request)
         reply.timings["total"] = time.perf_counter() - start
         head = (
             f"x-request-id: {request.id}\r\n{_REQUEST_ID}: {request.id}\r\nserver-timing: {timing(reply.timings)}\r\n"
@@ -108,9 +109,10 @@ class Application:
     def routes(self) -> list[Route]:
         """Return the paths; where several fit, the first holds."""
         docs = Docs(self._role)
+        runtime = Runtime(self._role, self._limit)
         return [
             Route("/invocations", Resource(invocations_error, POST=self.invocations)),
-            Route("/endpoints/{endpoint}/invocations", Resource(aws_error, POST=self.invoke_endpoint)),
+            Route("/endpoints/{endpoint}/invocations", Resource(aws_error, POST=runtime.invoke)),
             Route("/models/{model}/invoke", Resource(container_error, POST=self.invoke_loaded)),
             Route("/ping", Resource(container_error, GET=self.ping)),
             Route("/metrics", Resource(container_error, GET=self.metrics)),
@@ -135,18 +137,6 @@ class Application:
         """``POST /models/{name}/invoke``: a loaded model, as SageMaker calls it."""
         result = await self._role.invoke_loaded(request.parameters["model"], request.invocation(self._limit))
         return answer(result)
-
-    async def invoke_endpoint(self, request: Request) -> Reply:
-        """``POST /endpoints/{EndpointName}/invocations``: what boto3 sends."""
-        wanted = request.headers.get(sagemaker.TARGET_VARIANT)
-        name, variant = self._role.route(request.parameters["endpoint"], request.target_model(), wanted)
-        result = await self._role.invoke(name, request.invocation(self._limit))
-        if result.status >= 400:  # the model's script says so itself
-            message = result.body.decode("utf-8", "replace")
-            reply = model_error(result.status, message, request.parameters["endpoint"])
-            reply.timings = result.timings
-            return reply
-        return answer(result).add(sagemaker.INVOKED_VARIANT, variant)
 
     # -- The container API --
 

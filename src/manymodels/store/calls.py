@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import LoadFailed, StoreUnavailable
+from ..errors import LoadFailed, StoreDenied, StoreUnavailable
 from .objects import Object
 
 T = TypeVar("T")
@@ -145,4 +145,5 @@ def refused(status: int, code: str, name: str, permission: str, said: str | None
     remedy = said or "the request is refused"
     if status in (401, 403):
         remedy = f"access is denied; allow {permission} on it to the server's credentials"
+        return StoreDenied(f"{name!r} cannot be read: {remedy} (the model store answers {answer})")
     return LoadFailed(f"{name!r} cannot be read: {remedy} (the model store answers {answer})")

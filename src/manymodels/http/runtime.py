@@ -1,0 +1,93 @@
+"""The endpoint API: what boto3's ``sagemaker-runtime`` sends, member by member."""
+
+from __future__ import annotations
+
+import re
+
+from .. import sagemaker
+from ..endpoint import Role
+from ..errors import BadMember, BadTargetModel
+from .replies import Reply, answer, model_error
+from .request import Request
+
+#: Most characters of each member that is sent as a header (botocore service model ``sagemaker-runtime``), which
+#: boto3 leaves to the server to check. The name of a model is checked as such.
+_MOST = {
+    "content-type": ("ContentType", 1024),
+    "accept": ("Accept", 1024),
+    sagemaker.STREAM_ACCEPT: ("Accept", 1024),
+    sagemaker.CUSTOM_ATTRIBUTES: ("CustomAttributes", 1024),
+    sagemaker.TARGET_VARIANT: ("TargetVariant", 63),
+    sagemaker.INFERENCE_ID: ("InferenceId", 64),
+    sagemaker.PREFIX_AWARE_ID: ("PrefixAwareId", 64),
+    sagemaker.SESSION_ID: ("SessionId", 256),
+}
+_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
+#: EnableExplanations that asks for none.
+_NO_EXPLANATIONS = "`false`"
+
+
+class Runtime:
+    """The operations of ``sagemaker-runtime``."""
+
+    def __init__(self, role: Role, limit: int) -> None:
+        """Answer for a role.
+
+        :param limit: most bytes of a body.
+        """
+        self._role = role
+        self._limit = limit
+
+    async def invoke(self, request: Request) -> Reply:
+        """``POST /endpoints/{EndpointName}/invocations``: InvokeEndpoint."""
+        check(request)
+        wanted = request.headers.get(sagemaker.TARGET_VARIANT)
+        name, variant = self._role.route(request.parameters["endpoint"], model_of(request), wanted)
+        result = await self._role.invoke(name, request.invocation(self._limit))
+        if result.status >= 400:  # the model's script says so itself
+            message = result.body.decode("utf-8", "replace")
+            reply = model_error(result.status, message, request.parameters["endpoint"])
+            reply.timings = result.timings
+            return reply
+        return answer(result).add(sagemaker.INVOKED_VARIANT, variant)
+
+
+def check(request: Request) -> None:
+    """Check the members of a request that are not names of models and endpoints.
+
+    :raises BadMember: if one is too long, or asks for what the endpoint does not have.
+    """
+    headers = request.headers
+    for name, value in headers.items():
+        if name in _MOST and len(value) > _MOST[name][1]:
+            member, most = _MOST[name]
+            raise BadMember(f"{member} has {len(value)} characters; it may have {most}")
+    for name in (sagemaker.SESSION_ID, sagemaker.TARGET_VARIANT):
+        asked = headers.get(name)
+        if asked is not None and asked != sagemaker.NEW_SESSION and not _NAME.fullmatch(asked):
+            raise BadMember(f"{_MOST[name][0]} is {asked!r}; it may have letters, digits, and hyphens between them")
+    if sagemaker.TARGET_CONTAINER in headers:
+        raise BadMember(
+            "the endpoint has no containers to choose among: leave out TargetContainerHostname; "
+            "a model is chosen by TargetModel"
+        )
+    if headers.get(sagemaker.ENABLE_EXPLANATIONS, _NO_EXPLANATIONS) != _NO_EXPLANATIONS:
+        raise BadMember("the endpoint explains no predictions: leave out EnableExplanations, or send `false`")
+
+
+def model_of(request: Request) -> str | None:
+    """Return the model that a request names: by TargetModel, or by InferenceComponentName; None if by neither.
+
+    The second is what InvokeEndpointWithResponseStream has, which knows no TargetModel.
+
+    :raises BadTargetModel: if it names two, or is not UTF-8.
+    """
+    component = request.headers.get(sagemaker.INFERENCE_COMPONENT)
+    if component is None:
+        return request.target_model()
+    if request.target is not None:
+        raise BadTargetModel("TargetModel and InferenceComponentName both name the model: send one of them")
+    try:
+        return component.encode("latin-1").decode()  # as boto3 sends it
+    except UnicodeDecodeError as error:
+        raise BadTargetModel(f"InferenceComponentName is not valid UTF-8: {error.reason}") from error
