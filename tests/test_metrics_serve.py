@@ -108,6 +108,10 @@ def test_evictions(busy: tuple[Server, Path]) -> None:
     assert server.predict("one.joblib") == [1.0]
     constant(store / "one.joblib", 11.0)
     assert server.predict("one.joblib") == [11.0]
+    assert Samples(server).get("outdated_models") == 0
+    (store / "one.joblib").write_bytes(b"nonsense")
+    assert server.predict("one.joblib") == [11.0]
+    assert Samples(server).get("outdated_models") == 1
     assert server.client.delete("/models/one.joblib").status_code == 200
     assert server.predict("two.joblib") == [2.0]
     (store / "two.joblib").unlink()

@@ -66,9 +66,11 @@ class Shelf:
         *,
         isolated: bool = False,
         requirements: Requirements | None = None,
+        replace: bool = False,
     ) -> ModelDescription:
         """Load a model: it takes room at once, and a moment."""
         assert size is not None
+        assert replace or name not in self.held
         check_room(name, size, sum(self.held.values()), self.budget)
         self.held[name] = size
         self.most = max(self.most, sum(self.held.values()))
@@ -285,6 +287,53 @@ def test_a_policy_that_is_none() -> None:
 def test_a_trace_to_warm_up_from_has_to_be_there(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"warm_up is .*does not point to a file"):
         load(warm_up=str(tmp_path / "none"))
+
+
+def test_never_is_a_change_looked_for_but_on_demand(serve: Serve, tmp_path: Path) -> None:
+    async def run() -> None:
+        async with serve({"a": 10}, 100, store_refresh="never") as (endpoint, shelf):
+            with pytest.raises(ModelNotFound, match="'a' is not loaded"):
+                await endpoint.refresh("a")
+            await ask(endpoint, "a")
+            before = endpoint.describe("a").version
+            (tmp_path / "store" / "a").write_bytes(b"." * 20)
+            await ask(endpoint, "a", "a")
+            assert (shelf.loads, endpoint.describe("a").version) == (["a"], before)
+            after = (await endpoint.refresh("a")).version
+            assert after != before
+            assert shelf.held == {"a": 20}
+            assert (await endpoint.refresh("a")).version == after
+            await ask(endpoint, "a")
+            assert shelf.loads == ["a", "a"]
+            assert [(left.reason, left.uses) for left in endpoint.evictions(None, 10)] == [("replaced", 3)]
+            (tmp_path / "store" / "a").unlink()
+            await ask(endpoint, "a")
+            with pytest.raises(ModelNotFound):
+                await endpoint.refresh("a")
+            assert shelf.held == {}
+
+    asyncio.run(run())
+
+
+def test_where_there_is_no_room_for_both_the_old_version_leaves_first(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("manymodels.endpoint.room.ROOM_WAIT", 0.05)
+
+    async def run() -> None:
+        async with serve({"a": 60}, 100) as (endpoint, shelf):
+            await ask(endpoint, "a")
+            shelf.answering.clear()
+            busy = asyncio.create_task(ask(endpoint, "a"))
+            await until(lambda: shelf.running == 1)
+            (tmp_path / "store" / "a").write_bytes(b"." * 70)
+            refreshing = asyncio.create_task(endpoint.refresh("a"))
+            await until(lambda: endpoint._leaving)
+            shelf.answering.set()
+            await asyncio.gather(busy, refreshing)
+            assert (shelf.held, shelf.most) == ({"a": 70}, 70)
+
+    asyncio.run(run())
 
 
 # -- The journal --

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
-from serving import FLOWER, Server, archive, constant, serve, until
+from serving import FLOWER, Server, archive, constant, serve, until, waits
+
+VERSION = "x-manymodels-artifact-version"
 
 
 @pytest.fixture(scope="module")
@@ -19,9 +22,17 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alert(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server of an empty store that looks at the store for every request."""
+    """A server that looks at the store for every request, and at its start found that only one framework is needed."""
+    constant(root / "first.joblib", 1.0)
     with serve(tmp_path_factory.mktemp("alert"), root, "--workers", "2", "--store-refresh", "0") as server:
         yield server
+
+
+def described(server: Server, name: str) -> dict[str, Any]:
+    reply = server.client.get(f"/models/{name}")
+    assert reply.status_code == 200, reply.text
+    content: dict[str, Any] = reply.json()
+    return content
 
 
 def put(root: Path, kind: str, name: str, value: float) -> str:
@@ -85,13 +96,35 @@ def test_a_good_artifact_replaces_a_broken_one_at_once(alert: Server, root: Path
     assert alert.predict("mended.tar.gz") == [5.0]
 
 
-def test_a_broken_artifact_replaces_a_good_one(alert: Server, root: Path) -> None:
+def test_a_broken_artifact_does_not_replace_a_good_one(alert: Server, root: Path) -> None:
     name = put(root, "archive", "spoilt", 6.0)
     assert alert.predict(name) == [6.0]
+    old = described(alert, name)
+    assert "newer" not in old
     (root / name).write_bytes(b"nonsense")
-    assert alert.invoke(name, [FLOWER]).status_code == 424
+    for _ in range(3):
+        reply = alert.invoke(name, [FLOWER])
+        assert (reply.json(), reply.headers[VERSION]) == ([6.0], old["version"])
+    new = described(alert, name)
+    assert new["version"] == old["version"] != new["newer"]["version"]
+    assert "not a gzip archive" in new["newer"]["error"]
+    assert "manymodels_outdated_models 1.0" in alert.client.get("/metrics").text
+    reply = alert.client.post(f"/models/{name}/refresh")
+    assert (reply.status_code, reply.json()["message"]) == (400, new["newer"]["error"])
     put(root, "archive", "spoilt", 7.0)
     assert alert.predict(name) == [7.0]
+    assert "newer" not in described(alert, name)
+    assert "manymodels_outdated_models 0.0" in alert.client.get("/metrics").text
+
+
+def test_one_that_fails_its_golden_requests_does_not_replace_a_good_one(alert: Server, root: Path) -> None:
+    name = put(root, "archive", "gilded", 6.0)
+    assert alert.predict(name) == [6.0]
+    model = constant(root.parent / "made" / "model.joblib", 7.0).read_bytes()
+    golden = b'{"body": [[1, 2, 3, 4]], "answer": [8.0]}\n'
+    archive(root / ".gilded", {"model.joblib": model, "golden.jsonl": golden}).replace(root / name)
+    assert alert.predict(name) == [6.0]
+    assert "golden" in described(alert, name)["newer"]["error"]
 
 
 def test_a_failed_load_is_remembered_for_a_while(alert: Server, root: Path, tmp_path: Path) -> None:
@@ -119,21 +152,47 @@ def predict_fn(data, model):
     assert alert.predict("moody.tar.gz") == [9]
 
 
-def test_a_model_is_replaced_under_load_without_an_error(alert: Server, root: Path) -> None:
-    name = put(root, "archive", "busy", 0.0)
+@pytest.mark.parametrize("kind", ["archive", "file", "folder"])
+def test_a_model_is_replaced_under_load_without_an_error(alert: Server, root: Path, kind: str) -> None:
+    """Each answer is that of the version that its header names, and none comes after one of a later version."""
+    name = put(root, kind, f"busy-{kind}", 0.0)
     done = Event()
 
-    def ask() -> list[float]:
-        answers: list[float] = []
+    def ask() -> list[tuple[str, float]]:
+        answers: list[tuple[str, float]] = []
         while not done.is_set():
-            answers += alert.predict(name)
+            reply = alert.invoke(name, [FLOWER])
+            assert reply.status_code == 200, reply.text
+            answers.append((reply.headers[VERSION], *reply.json()))
         return answers
 
     with ThreadPoolExecutor(4) as threads:
         asking = [threads.submit(ask) for _ in range(4)]
-        for version in range(1, 11):
-            put(root, "archive", "busy", float(version))
+        for version in range(1, 6):
+            put(root, kind, f"busy-{kind}", float(version))
             until(lambda version=version: alert.predict(name) == [version], "the new version is served")  # type: ignore[misc]
         done.set()
+        pairs = set()
         for answers in asking:
-            assert answers.result() == sorted(answers.result())
+            values = [value for _, value in answers.result()]
+            assert values == sorted(values)
+            pairs.update(answers.result())
+    versions = dict(pairs)
+    assert len(pairs) == len(versions) == len(set(versions.values())) > 2
+
+
+def test_the_old_version_answers_what_it_was_asked(alert: Server, root: Path, tmp_path: Path) -> None:
+    """The new version is loaded and serves while the old one still runs, and the old one ends its request."""
+    gate = tmp_path / "gate"
+    source = waits(gate)
+    archive(root / ".slow", {"code/inference.py": source.encode()}).replace(root / "slow.tar.gz")
+    with ThreadPoolExecutor(1) as threads:
+        old = threads.submit(alert.invoke, "slow.tar.gz", [FLOWER])
+        until(Path(f"{gate}.waiting").exists, "the old one runs")
+        put(root, "archive", "slow", 2.0)
+        until(lambda: alert.client.post("/models/slow.tar.gz/refresh").status_code == 200, "it is replaced")
+        new = alert.invoke("slow.tar.gz", [FLOWER])
+        assert new.json() == [2.0]
+        gate.touch()
+        assert old.result().json() in ([1], [2.0])
+    assert len(alert.client.get("/models/slow.tar.gz").json()["workers"]) == 1

@@ -30,3 +30,5 @@ class Answer(msgspec.Struct, array_like=True):
     headers: dict[str, str] = {}
     #: Seconds spent by stage (`queue`, `fetch`, `load`, `predict`), for Server-Timing.
     timings: dict[str, float] = {}
+    #: The version of the artifact that answered; empty where there is no store that has versions.
+    version: str = ""

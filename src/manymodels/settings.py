@@ -6,6 +6,7 @@ Nothing else reads the environment. A flag (``--max-body``) wins over the enviro
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -154,7 +155,8 @@ class Settings(BaseSettings):
         1.0,
         ge=0,
         validation_alias=_env("store_refresh"),
-        description="Seconds for which a loaded model is served before the store is asked again if it changed.",
+        description="Seconds for which a loaded model is served before the store is asked again if it changed; never, "
+        "as in SageMaker: it is served until it is unloaded.",
     )
     eviction: Literal["lhd", "lru"] = Field(
         "lhd",
@@ -288,6 +290,11 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+    @field_validator("store_refresh", mode="before")
+    @classmethod
+    def _never(cls, value: Any) -> Any:
+        return math.inf if str(value).lower() == "never" else value
 
     @field_validator("log_level", mode="before")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..artifact import Artifact
@@ -52,8 +52,10 @@ class Container(Measured):
         """Answer an invocation of a loaded model."""
         return await self._invoke(name, invocation)
 
-    def _invoke(self, name: str, invocation: Invocation) -> Awaitable[Answer]:
-        return self._server.invoke(name, invocation, self._settings.invocation_timeout)
+    async def _invoke(self, name: str, invocation: Invocation) -> Answer:
+        answer = await self._server.invoke(name, invocation, self._settings.invocation_timeout)
+        answer.version = ""  # it is a path here, which is no client's business
+        return answer
 
     async def load(self, name: str, url: str) -> None:
         """Load the unpacked artifact at the path `url`."""

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from msgspec import structs
+
 from ..errors import (
     BadTargetModel,
     LoadFailed,
@@ -21,7 +23,7 @@ from ..errors import (
 )
 from ..invocation import Answer, Invocation
 from ..plugins import Plugins
-from ..server import ModelServer
+from ..server import ModelDescription, ModelServer
 from ..settings import Settings
 from ..store import Store
 from .failures import Failures
@@ -29,7 +31,7 @@ from .fetch import Fetcher, Opened
 from .journal import Eviction
 from .measured import Measured, counted
 from .patience import patience, patiently
-from .residents import Resident, Residents
+from .residents import Newer, Resident, Residents
 from .room import Room
 from .routes import Routes
 from .trace import Recorder
@@ -225,41 +227,53 @@ class Endpoint(Measured):
         except LoadFailed as error:
             if (resident := self._residents.get(target_model)) is None:
                 raise
-            if not resident.unsure:
+            if resident.unsure is None:
                 logger.warning("served as it was loaded: %s", error, extra={"model": target_model})
-            resident.unsure = True
+            resident.unsure = error
             resident.fresh_until = time.monotonic() + self._settings.store_refresh
             return timings
         found = opened.found
         if (leaving := self._leaving.get(target_model)) is not None:
             await leaving.wait()
-        if (resident := self._residents.get(target_model)) is not None:
-            if resident.found.version == found.version:
-                resident.unsure = False
-                resident.fresh_until = time.monotonic() + self._settings.store_refresh
-                return timings
-            await self._evict(target_model, "replaced")
+        resident = self._residents.get(target_model)
+        if resident is None:
+            await self._bring(opened, start, timings)
+            return timings
+        resident.unsure = None
+        if resident.found.version == found.version:
+            resident.newer = None
+        else:
+            try:
+                await self._bring(opened, start, timings)
+            except ManyModelsError as error:
+                if self._residents.get(target_model) is not resident:
+                    raise
+                resident.newer = Newer(found.version, error)
+        resident.fresh_until = time.monotonic() + self._settings.store_refresh
+        return timings
+
+    async def _bring(self, opened: Opened, start: float, timings: _Timings) -> None:
+        """Load a version that the store has; the one that is loaded serves until it takes its place."""
+        found = opened.found
         self._failures.check(found)
-        await self._fetcher.keep(found)
         try:
             if opened.files is None and opened.error is None:  # it was loaded, or refused, when the look began
                 opened = await self._fetcher.open(found)
                 found = opened.found
-                await self._fetcher.keep(found)
             timings.fetch = time.monotonic() - start
             if opened.error is not None:
                 raise opened.error
             await self._load(opened, timings)
         except (LoadFailed, OutOfMemory) as error:
-            logger.error("cannot be loaded: %s", error, extra={"model": target_model})
+            logger.error("cannot be loaded: %s", error, extra={"model": found.target_model})
             self._metrics.load_failed(error)
             passing = isinstance(error, StoreUnavailable) or (isinstance(error, OutOfMemory) and error.eviction_helps)
             if not passing:
                 self._failures.remember(found, error)
-                await self._fetcher.forget(target_model)
+                await self._fetcher.drop(found)
             raise
-        self._failures.forget(target_model)
-        return timings
+        await self._fetcher.keep(found)
+        self._failures.forget(found.target_model)
 
     async def _load(self, opened: Opened, timings: _Timings) -> None:
         found = opened.found
@@ -267,12 +281,20 @@ class Endpoint(Measured):
         assert opened.files is not None
         path, binding, size, isolated, needs = opened.files
         start = time.monotonic()
-        description = await self._room.load(
-            lambda: self._server.load(name, path, binding, found.version, size, isolated=isolated, requirements=needs)
-        )
+        load = functools.partial(self._server.load, name, path, binding, found.version, size)
+        load = functools.partial(load, isolated=isolated, requirements=needs, replace=True)
+        try:
+            description = await self._room.load(load)
+        except OutOfMemory as error:
+            if not (error.eviction_helps and name in self._residents):
+                raise
+            # There is no room for two versions, and the old one is always in use: then it leaves first.
+            await self._evict(name, "replaced")
+            description = await self._room.load(load)
         now = time.monotonic()
         timings.load = now - start
         self._metrics.loaded(timings.load, timings.fetch)
+        self._residents.remove(name, "replaced")
         self._residents.add(found, description.bytes, description.load_seconds, now + self._settings.store_refresh)
         logger.info(
             "loaded",
@@ -358,6 +380,39 @@ class Endpoint(Measured):
         seconds = patience(self._settings)
         until = time.monotonic() + seconds
         await patiently(lambda: self._ready(name, until), seconds)
+
+    async def refresh(self, name: str) -> ModelDescription:
+        """Ask the store for a loaded model at once, and serve the version that it has."""
+        if name not in self._residents:
+            raise ModelNotFound(f"{name!r} is not loaded")
+        if (flight := self._flights.get(name)) is not None:  # it may have asked before the artifact was replaced
+            await asyncio.wait([flight])
+        self._failures.forget(name)
+        await self._load_patiently(name)
+        if (resident := self._residents.get(name)) is not None:
+            error = resident.unsure or (resident.newer and resident.newer.error)
+            if error is not None:
+                raise error.again()
+        return self.describe(name)
+
+    def models(self) -> list[ModelDescription]:
+        """Return the loaded models, sorted by name, with their versions."""
+        return [self._versioned(model) for model in super().models()]
+
+    def describe(self, name: str) -> ModelDescription:
+        """Return one loaded model, with its version."""
+        return self._versioned(super().describe(name))
+
+    def _versioned(self, model: ModelDescription) -> ModelDescription:
+        if (resident := self._residents.get(model.name)) is None:
+            return model
+        version, error = resident.newer or ("", "")
+        return structs.replace(model, version=resident.found.version, newer_version=version, newer_error=str(error))
+
+    async def metrics(self, accept: str) -> Answer:
+        """Return the metrics for Prometheus."""
+        self._metrics.outdated = self._residents.outdated()
+        return await super().metrics(accept)
 
     async def unload(self, name: str) -> None:
         """Unload a model once its last invocation has ended."""

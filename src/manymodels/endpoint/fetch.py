@@ -95,6 +95,11 @@ class Fetcher:
             await self.forget(found.target_model)
         self._kept[found.target_model] = found
 
+    async def drop(self, found: Found) -> None:
+        """Delete a version that cannot be loaded from the local disk."""
+        if self._kept.get(found.target_model) != found:
+            await self._in_thread(functools.partial(self._store.forget, found))
+
     async def forget(self, target_model: str) -> None:
         """Delete what is kept of an artifact on the local disk."""
         if (kept := self._kept.pop(target_model, None)) is not None:

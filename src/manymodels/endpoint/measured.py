@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar, cast
 
-from ..errors import InternalFailure, ManyModelsError, Overloaded
+from ..errors import InternalFailure, ManyModelsError, Overloaded, RequestError
 from ..invocation import Answer, Invocation
 from ..metrics.cloudwatch import CloudWatch
 from ..metrics.exposition import Snapshot
@@ -71,6 +71,10 @@ class Measured:
         """Return a model, loaded first if it has to be and that is for this role to decide."""
         await self.warm(name)
         return self.describe(name)
+
+    async def refresh(self, name: str) -> ModelDescription:
+        """Refuse: there is no store to ask."""
+        raise RequestError(f"this server has no model store to ask; unload {name!r} and load it again")
 
     async def warm(self, name: str) -> None:
         """Load a model if it is not there; where others decide what is loaded, do nothing."""

@@ -7,7 +7,9 @@ import fnmatch
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
+from ..errors import LoadFailed, ManyModelsError
 from ..store import Found
 from .eviction import POLICIES, Candidate, choose
 from .journal import Eviction, Journal
@@ -27,10 +29,17 @@ REASONS = {
 }
 
 
+class Newer(NamedTuple):
+    """A version that is in the store and cannot be loaded, so that an older one is served on."""
+
+    version: str
+    error: ManyModelsError
+
+
 class Resident(Candidate):
     """A loaded model."""
 
-    __slots__ = ("found", "fresh_until", "idle", "last_used", "load_seconds", "pinned", "unsure", "uses")
+    __slots__ = ("found", "fresh_until", "idle", "last_used", "load_seconds", "newer", "pinned", "unsure", "uses")
 
     def __init__(self, found: Found, size: int, load_seconds: float, fresh_until: float, *, pinned: bool) -> None:
         super().__init__(found.target_model, size, load_seconds + OVERHEAD)
@@ -45,8 +54,10 @@ class Resident(Candidate):
         self.pinned = pinned
         #: Set when the last invocation ended, for who waits to unload it.
         self.idle: asyncio.Event | None = None
-        #: Whether the store could not be asked, when it last should have been, if this is still its version.
-        self.unsure = False
+        #: Why the store could not be asked, when it last should have been, if this is still its version.
+        self.unsure: LoadFailed | None = None
+        #: What could not take its place.
+        self.newer: Newer | None = None
 
 
 class Residents:
@@ -135,6 +146,10 @@ class Residents:
             },
         )
         return resident
+
+    def outdated(self) -> int:
+        """Return how many models are served in an older version than that of the store, which cannot be loaded."""
+        return sum(resident.newer is not None for resident in self._models.values())
 
     def victims(self, room: int) -> tuple[list[str], bool]:
         """Return the models to evict for so many bytes, and whether that is enough."""

@@ -56,6 +56,13 @@ class Role(Protocol):
         :raises ModelNotFound: if it is not loaded.
         """
 
+    async def refresh(self, name: str) -> ModelDescription:
+        """Ask the store for a loaded model at once, and serve the version that it has.
+
+        :raises ModelNotFound: if it is not loaded, or not in the store any more.
+        :raises ManyModelsError: why that version cannot be served; the loaded one is served on.
+        """
+
     def models(self) -> list[ModelDescription]:
         """Return the loaded models, sorted by name."""
 

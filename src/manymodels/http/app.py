@@ -114,6 +114,7 @@ class Application:
             Route("/invocations", Resource(invocations_error, POST=self.invocations)),
             Route("/endpoints/{endpoint}/invocations", Resource(aws_error, POST=runtime.invoke)),
             Route("/models/{model}/invoke", Resource(container_error, POST=self.invoke_loaded)),
+            Route("/models/{model}/refresh", Resource(container_error, POST=self.refresh)),
             Route("/ping", Resource(container_error, GET=self.ping)),
             Route("/metrics", Resource(container_error, GET=self.metrics)),
             Route("/models", Resource(container_error, GET=self.list_models, POST=self.load)),
@@ -181,6 +182,10 @@ class Application:
         await self._role.unload(name)
         return Reply.json(200, {"status": f'Model "{name}" unloaded'})
 
+    async def refresh(self, request: Request) -> Reply:
+        """``POST /models/{name}/refresh``: ask the store at once if a loaded model's artifact was replaced."""
+        return Reply.json(200, _described(await self._role.refresh(request.parameters["model"])))
+
     async def execution_parameters(self, request: Request) -> Reply:
         """``GET /execution-parameters``: how batch transform may ask, unless its request says otherwise."""
         content = {
@@ -242,6 +247,10 @@ def _described(model: ModelDescription) -> dict[str, Any]:
         described["golden"] = msgspec.to_builtins(model.golden)
     if model.predictor is not None:
         described["predictor"] = msgspec.to_builtins(model.predictor)
+    if model.version:
+        described["version"] = model.version
+    if model.newer_version:
+        described["newer"] = {"version": model.newer_version, "error": model.newer_error}
     if model.refused is not None:
         described["refused"] = model.refused
     return described

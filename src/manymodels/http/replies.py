@@ -19,6 +19,8 @@ from .request import Request
 logger = logging.getLogger(__name__)
 
 JSON = "application/json"
+#: Names the version of the artifact that answered.
+ARTIFACT_VERSION = "x-manymodels-artifact-version"
 
 #: The exception names of multi-model-server, which log filters and alarms of its users look for.
 _MMS_TYPES = {
@@ -32,7 +34,7 @@ _MMS_TYPES = {
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: Headers that are the server's to set, whatever a model's script says.
 _OWN = {"connection", "content-length", "content-type", "date", "keep-alive", "server", "te", "trailer"}
-_OWN |= {"transfer-encoding", "upgrade"}
+_OWN |= {"transfer-encoding", "upgrade", ARTIFACT_VERSION}
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
 
 
@@ -81,6 +83,13 @@ def answer(result: Answer) -> Reply:
     for name, value in result.headers.items():
         if name.lower() not in _OWN and _TOKEN.fullmatch(name):
             reply.add(name, value)
+    return told(reply, result)
+
+
+def told(reply: Reply, result: Answer) -> Reply:
+    """Add to the reply to an invocation what is ours to say: which version answered, and how long that took."""
+    if result.version:
+        reply.add(ARTIFACT_VERSION, result.version)
     reply.timings = result.timings
     return reply
 

@@ -7,7 +7,7 @@ import re
 from .. import sagemaker
 from ..endpoint import Role
 from ..errors import BadMember, BadTargetModel
-from .replies import Reply, answer, model_error
+from .replies import Reply, answer, model_error, told
 from .request import Request
 
 #: Most characters of each member that is sent as a header (botocore service model ``sagemaker-runtime``), which
@@ -46,9 +46,7 @@ class Runtime:
         result = await self._role.invoke(name, request.invocation(self._limit))
         if result.status >= 400:  # the model's script says so itself
             message = result.body.decode("utf-8", "replace")
-            reply = model_error(result.status, message, request.parameters["endpoint"])
-            reply.timings = result.timings
-            return reply
+            return told(model_error(result.status, message, request.parameters["endpoint"]), result)
         return answer(result).add(sagemaker.INVOKED_VARIANT, variant)
 
 

@@ -162,6 +162,13 @@ DEFINITIONS = (
         _one(lambda metrics, _: metrics.golden_failures),
     ),
     Definition(
+        "manymodels_outdated_models",
+        _GAUGE,
+        "Models served in an older version than the store's, because that cannot be loaded.",
+        (),
+        _one(lambda metrics, _: metrics.outdated),
+    ),
+    Definition(
         "manymodels_evictions",
         _COUNTER,
         "Models unloaded: to make room, because the artifact was replaced or is gone, or on request.",

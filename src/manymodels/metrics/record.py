@@ -59,6 +59,8 @@ class Metrics:
         }
         #: Models that were loaded although they fail golden requests.
         self.golden_failures = 0
+        #: Models served in an older version than that of the store, which cannot be loaded.
+        self.outdated = 0
         self.evictions = dict.fromkeys(EVICTIONS, 0)
         self.restarts = dict.fromkeys(RESTARTS, 0)
 

@@ -49,6 +49,11 @@ class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
     predictor: Predictor | None = None
     #: Why invocations are refused for a while, and for how long yet; None: they are not.
     refused: str | None = None
+    #: The version of its artifact; empty where there is no store that has versions.
+    version: str = ""
+    #: The version that is in the store and cannot be loaded, and why; empty where there is none.
+    newer_version: str = ""
+    newer_error: str = ""
 
 
 class ModelServer(Protocol):
@@ -80,6 +85,7 @@ class ModelServer(Protocol):
         *,
         isolated: bool = False,
         requirements: Requirements | None = None,
+        replace: bool = False,
     ) -> ModelDescription:
         """Load a model.
 
@@ -90,7 +96,9 @@ class ModelServer(Protocol):
         :param requirements: what it says that it needs; goes with the size.
         :param size: bytes of its files; None: they are asked for all three. With it, whether there is room is decided
             before anything else happens, so that no other load takes the room that was made for this one.
-        :raises ModelAlreadyLoaded: if a model of that name is loaded.
+        :param replace: whether it is to take the place of the model of that name, if one is loaded. That one answers
+            until then, and leaves once it has answered what it was asked.
+        :raises ModelAlreadyLoaded: if a model of that name is loaded, and not to be replaced.
         :raises LoadFailed: if it cannot be loaded.
         :raises ModelNotReady: while its environment is being built.
         :raises OutOfMemory: if there is no room; nothing is evicted for it.

@@ -42,4 +42,6 @@ class Held:
     #: Invocations that wait or run.
     waiting: int = 0
     loaded: bool = False
+    #: When another version took its place, by the monotonic clock; it leaves once it has answered what it was asked.
+    replaced: float | None = None
     removed: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -45,6 +46,9 @@ class Holder(ABC, Generic[R]):
         self._environments = Environments(settings, self._plugins)
         self._conduct = Conduct()
         self._residents: dict[str, R] = {}
+        #: Models being loaded beside the version whose place they are to take; and such versions, until they leave.
+        self._beside: dict[str, R] = {}
+        self._replaced: set[R] = set()
         self._estimator = Estimator()
         self._budget = Budget(int(settings.memory) if settings.memory is not None else default_budget(), self._taken)
 
@@ -57,6 +61,10 @@ class Holder(ABC, Generic[R]):
     @abstractmethod
     async def _abandon(self, resident: R) -> None:
         """Let go of a model whose load failed."""
+
+    @abstractmethod
+    def _leave(self, resident: R) -> None:
+        """Unload a model that was replaced."""
 
     @abstractmethod
     def _taken(self) -> int:
@@ -97,13 +105,17 @@ class Holder(ABC, Generic[R]):
         *,
         isolated: bool = False,
         requirements: Requirements | None = None,
+        replace: bool = False,
     ) -> ModelDescription:
         """Load a model."""
-        if name in self._residents:
+        old = self._residents.get(name)
+        if name in self._beside or (old is not None and not (replace and old.loaded)):
             raise ModelAlreadyLoaded(f"{name!r} is loaded already")
         version = version or str(path)
         self._conduct.check(name, version)
-        resident = self._residents[name] = self._resident(name, str(path), binding, version)
+        resident = self._resident(name, str(path), binding, version)
+        place = self._residents if old is None else self._beside
+        place[name] = resident
         reserved = 0
         try:
             if size is None:
@@ -125,7 +137,13 @@ class Holder(ABC, Generic[R]):
             raise
         finally:
             self._budget.release(reserved)
+            self._beside.pop(name, None)
         resident.loaded = True
+        old, self._residents[name] = self._residents.get(name, resident), resident
+        if old is not resident:
+            old.replaced = time.monotonic()
+            self._replaced.add(old)
+            self._answered(old)
         if resident.golden is not None and resident.golden.failed:
             self.metrics.golden_failures += 1
         description = self._description(resident)
@@ -150,14 +168,21 @@ class Holder(ABC, Generic[R]):
 
     def state(self) -> ServerState:
         """Return what is held now."""
-        residents = self._residents.values()
+        residents = (*self._residents.values(), *self._replaced)
         return ServerState(
-            models=sum(resident.loaded for resident in residents),
+            models=sum(resident.loaded for resident in self._residents.values()),
             bytes=self.used(),
             budget=self._budget.limit,
             waiting=sum(resident.waiting for resident in residents),
             workers=self._processes(),
         )
+
+    def _answered(self, resident: R) -> None:
+        """Take note that an invocation was answered: one that was replaced leaves with the last."""
+        if resident.replaced is not None and not resident.waiting and resident in self._replaced:
+            self._replaced.remove(resident)
+            self.metrics.evicted("replaced", time.monotonic() - resident.replaced)
+            self._leave(resident)
 
     def _description(self, resident: R) -> ModelDescription:
         taken, workers = self._where(resident)

@@ -118,6 +118,9 @@ class WorkerPool(Holder[Resident]):
     async def _abandon(self, resident: Resident) -> None:
         self._remove(resident)
 
+    def _leave(self, resident: Resident) -> None:
+        self._remove(resident)
+
     def _taken(self) -> int:
         # A worker that has grown by more than its models account for counts with that.
         grown = sum(max(slot.bytes, slot.private - renewal.SPARE) for slot in self._fleet.slots())
@@ -146,7 +149,8 @@ class WorkerPool(Holder[Resident]):
     def _remove(self, resident: Resident) -> list[asyncio.Future[Any]]:
         """Forget a model; return what to wait for until its memory is free."""
         resident.removed = True
-        self._residents.pop(resident.name, None)
+        if self._residents.get(resident.name) is resident:
+            del self._residents[resident.name]
         self._recovery.settle(resident)
         self._fleet.environments.leave(resident)
         self._tick_on()
@@ -183,9 +187,13 @@ class WorkerPool(Holder[Resident]):
             self._placement.slot_for(resident).submit(call)
             if not self._ticking:
                 self._tick_on()
-            return await call.future
+            answer = await call.future
         finally:
             resident.waiting -= 1
+            if resident.replaced is not None:
+                self._answered(resident)
+        answer.version = resident.version
+        return answer
 
     # -- What slots ask and report --
 

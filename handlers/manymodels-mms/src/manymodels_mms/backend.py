@@ -109,7 +109,7 @@ class MmsServer(Holder[Resident]):
         loop = asyncio.get_running_loop()
         end = loop.time() + STOP_TIMEOUT
         while (  # noqa: ASYNC110 - at the end only
-            any(resident.waiting for resident in self._residents.values()) and loop.time() < end
+            any(resident.waiting for resident in (*self._residents.values(), *self._replaced)) and loop.time() < end
         ):
             await asyncio.sleep(0.05)
         self._stopping = True
@@ -119,7 +119,7 @@ class MmsServer(Holder[Resident]):
         if self._engine is not None:
             await self._engine.stop()
             self._engine = None
-        for resident in self._residents.values():
+        for resident in (*self._residents.values(), *self._replaced):
             for call in resident.drop():
                 call.fail(_stopped(resident))
 
@@ -143,8 +143,12 @@ class MmsServer(Holder[Resident]):
     async def _abandon(self, resident: Resident) -> None:
         await self._remove(resident)
 
+    def _leave(self, resident: Resident) -> None:
+        self._spawn(self._remove(resident))
+
     def _taken(self) -> int:
-        return sum(resident.bytes for resident in self._residents.values())
+        models = (*self._residents.values(), *self._beside.values(), *self._replaced)
+        return sum(resident.bytes for resident in models)
 
     def _where(self, resident: Resident) -> tuple[int, Sequence[int]]:
         return resident.bytes, resident.run.pids if resident.run is not None else ()
@@ -249,7 +253,8 @@ class MmsServer(Holder[Resident]):
     async def _remove(self, resident: Resident) -> None:
         """Forget a model, and wait until its memory is free."""
         resident.removed = True
-        self._residents.pop(resident.name, None)
+        if self._residents.get(resident.name) is resident:
+            del self._residents[resident.name]
         error = ModelNotFound(f"{resident.name!r} was unloaded")
         for call in resident.drop():
             call.fail(error)
@@ -272,11 +277,15 @@ class MmsServer(Holder[Resident]):
             resident.busy += 1
             self._spawn(self._serve(resident))
         try:
-            return await asyncio.wait_for(call.future, min(timeout, invocation.deadline - time.monotonic()))
+            answer = await asyncio.wait_for(call.future, min(timeout, invocation.deadline - time.monotonic()))
         except asyncio.TimeoutError:
             raise call.overdue(name, "runs" if call.began else "waits") from None
         finally:
             resident.waiting -= 1
+            if resident.replaced is not None:
+                self._answered(resident)
+        answer.version = resident.version
+        return answer
 
     async def _serve(self, resident: Resident) -> None:
         """Send invocations, joined, until none wait."""
