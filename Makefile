@@ -19,13 +19,13 @@ metadata = $(foreach part,$(1),$(part)/setup.cfg $(part)/pyproject.toml)
 VERSIONS ?= 3.10 3.11 3.13
 PORTABLE := tests/test_invocations.py tests/test_workers.py tests/test_zygote.py tests/test_model.py \
 	tests/test_plugins.py tests/test_settings.py tests/test_codecs.py tests/test_unpack.py $(PLUGINS)
-# The contract, which `make test-image` runs on the image.
+# The contract, which `make test-image` runs on the image, and `make test-stores` with other stores.
 CONTRACT := tests/test_container_api.py tests/test_invocations.py tests/test_boto3.py tests/test_roles.py
 
 # What checks and tests need.
 NEEDS := install-all
 
-.PHONY: help install install-all samples serve docs lint pytest test test-all test-image bench clean
+.PHONY: help install install-all samples serve docs lint pytest test test-all test-image test-stores bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -82,6 +82,15 @@ test-image: install ## build the container images, by Docker or else by buildah,
 	else build() { BUILDAH_LAYERS=true docker/image build "$$@"; }; fi; \
 	build manymodels && build manymodels-training --target training
 	@MANYMODELS_IMAGE=manymodels $(BIN)/python -m pytest -k image tests/test_image.py $(CONTRACT)
+
+test-stores: install-all ## test with model stores in S3, Azure and Google's cloud, by emulators; needs npm
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -e '.[emulators]'
+	@test -x $(VENV)/node_modules/.bin/azurite-blob || npm install --no-fund --no-audit --prefix $(VENV) azurite
+	@export PATH="$(abspath $(VENV))/node_modules/.bin:$$PATH"; \
+	$(BIN)/python -m pytest tests/test_store_clouds.py || exit 1; \
+	for store in s3 az gs; do echo "the contract, with a store in $$store:// ..."; \
+		MANYMODELS_TEST_STORE=$$store $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(CONTRACT) || exit 1; \
+	done
 
 bench: install ## measure side by side with other servers, by the flags in BENCH; --help lists them
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -e '.[bench]'

@@ -57,6 +57,7 @@ _REMEDIES = {
     "StoreUnavailable": "Send it again; what is loaded is served meanwhile. If it stays so, look at the model store: "
     "the message names its address and its answer.",
     "NotTrusted": "Sign the artifact, or allow what the message names: see [trust](trust.md).",
+    "NotListed": "Ask for models by their names; a store that is to be listed is a folder or a bucket.",
     "GoldenFailed": "See `manymodels check ARTIFACT`. If the new answers are right, record them: `manymodels package "
     "MODEL --golden golden.jsonl`.",
     "ModelRefused": "Mend the artifact: it ends its worker process. The message says for how long it is refused.",

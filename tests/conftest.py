@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import clouds
 import joblib
 import psutil
 import pytest
@@ -53,7 +54,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with an archive, a folder, a bare file, an XGBoost model and a script."""
+    """A store with archives, a broken one, folders, a bare file, an XGBoost model and a script."""
     root = tmp_path_factory.mktemp("store")
     folder = tmp_path_factory.mktemp("iris")
     joblib.dump(iris(), folder / "model.joblib")
@@ -61,6 +62,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in (IRIS, "modèle.tar.gz", "with space.tar.gz", "team/deep/iris.tar.gz", "%2e%2e.tar.gz"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         pack(folder, root / name)
+    (root / "broken.tar.gz").write_bytes(b"nonsense")
+    constant(root / "timed" / "model.joblib", 1.0)
     constant(root / "folder" / "model.joblib", 7.0)
     constant(root / "model.joblib", 8.0)
     booster(root / "booster.ubj")
@@ -68,10 +71,23 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def served(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """The address of that store, or of its copy in the cloud that is tested, and what a server needs to reach it."""
+    if not clouds.KIND:
+        yield str(store), {}
+        return
+    with clouds.running(clouds.KIND, tmp_path_factory.mktemp("cloud")) as cloud:
+        yield cloud.copy(store), cloud.env
+
+
 @pytest.fixture(scope="module")
-def server(backend: str, store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(
+    backend: str, served: tuple[str, Mapping[str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """A server of that store with the default settings and two workers; tests of processes want none beside theirs."""
-    with serve(tmp_path_factory.mktemp("server"), store, "--workers", "2", backend=backend) as running:
+    address, env = served
+    with serve(tmp_path_factory.mktemp("server"), address, "--workers", "2", env=env, backend=backend) as running:
         yield running
 
 

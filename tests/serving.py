@@ -197,6 +197,12 @@ def serve(
     assert code == 0, f"exit code {code}:\n{log_file.read_text()[-2000:]}"
 
 
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
 def as_json(content: Any) -> bytes:
     """Return JSON; NaN and infinities as Python's json writes them."""
     return json.dumps(content).encode()

@@ -220,8 +220,7 @@ def test_a_models_failure_is_a_model_error(runtime: Any, request_: dict[str, Any
     assert "Traceback" not in response["OriginalMessage"]
 
 
-def test_a_broken_artifact_is_a_model_error(runtime: Any, store: Path) -> None:
-    (store / "broken.tar.gz").write_bytes(b"nonsense")
+def test_a_broken_artifact_is_a_model_error(runtime: Any) -> None:
     with pytest.raises(runtime.exceptions.ModelError) as caught:
         runtime.invoke_endpoint(EndpointName="e", TargetModel="broken.tar.gz", Body=BODY)
     assert caught.value.response["OriginalStatusCode"] == 400

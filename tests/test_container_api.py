@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,18 +11,12 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from serving import BACKENDS, FLOWER, IRIS, Server, as_json, constant, script, serve
+from serving import BACKENDS, FLOWER, IRIS, Server, as_json, constant, free_port, script, serve
 
 pytestmark = pytest.mark.backends(*BACKENDS)
 
 BODY = as_json([FLOWER])
 UNTIDY = "team/a b/modèle%2e.tar.gz"
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

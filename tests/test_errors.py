@@ -31,6 +31,7 @@ DIALECTS = {
     "StoreDenied": (400, 424, 530, "InternalDependencyException", 400),
     "StoreUnavailable": (503, 503, 503, "ServiceUnavailable", 503),
     "NotTrusted": (400, 424, 424, "ModelError", 400),
+    "NotListed": (501, 501, 400, "ValidationError", 501),
     "GoldenFailed": (400, 424, 424, "ModelError", 400),
     "ModelRefused": (400, 424, 424, "ModelError", 400),
     "OutOfMemory": (507, 503, 503, "ServiceUnavailable", 507),

@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 import scipy.sparse
-from serving import BACKENDS, FLOWER, IRIS, TARGET_MODEL, Server, constant, serve
+from serving import BACKENDS, FLOWER, IRIS, TARGET_MODEL, Server, serve
 
 pytestmark = pytest.mark.backends(*BACKENDS)
 
@@ -185,8 +185,7 @@ def test_the_operator_chooses_where_the_client_does_not(store: Path, tmp_path: P
 # -- Timings and headers --
 
 
-def test_says_where_the_time_went(server: Server, store: Path) -> None:
-    constant(store / "timed" / "model.joblib", 1.0)
+def test_says_where_the_time_went(server: Server) -> None:
     assert timings(server.invoke("timed", [FLOWER])) == {"queue", "predict", "fetch", "load", "total"}
     assert timings(server.invoke("timed", [FLOWER])) >= {"queue", "predict", "total"}
     assert timings(server.client.get("/ping")) == {"total"}

@@ -3,102 +3,24 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from serving import until
-from test_store_faults import Fake, answer, fake, free_port  # noqa: F401
+from clouds import Cloud, environment, running
+from test_store_faults import Fake, answer, fake  # noqa: F401
 from test_store_s3 import is_artifact
 
 from manymodels.errors import LoadFailed, ModelNotFound, StoreUnavailable
 from manymodels.store import DiskCache, RemoteStore, calls, connect
 
-ACCOUNT = "devstoreaccount1"
-#: Azurite's own, which is public.
-KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
-
-def environment(scheme: str, port: int) -> dict[str, str]:
-    if scheme == "gs":
-        return {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}", "NO_GCE_CHECK": "true"}
-    endpoint = f"http://127.0.0.1:{port}/{ACCOUNT}"
-    connection = f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};BlobEndpoint={endpoint};"
-    return {"AZURE_STORAGE_CONNECTION_STRING": connection}
-
-
-@dataclass
-class Cloud:
-    """A bucket or container called ``models``, with what puts into it."""
-
-    scheme: str
-    env: dict[str, str]
-    put: Callable[[str, bytes], Any]
-    delete: Callable[[str], Any]
-
-
-@pytest.fixture(scope="module")
-def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    pytest.importorskip("adlfs", reason="adlfs is not installed")
-    azurite = shutil.which("azurite-blob")
-    if azurite is None:
-        pytest.skip("azurite-blob is not on the PATH: npm install azurite")
-    from azure.storage.blob import BlobServiceClient
-
-    port = free_port()
-    folder = tmp_path_factory.mktemp("azurite")
-    command = [azurite, "--silent", "--skipApiVersionCheck", "--blobPort", str(port), "--location", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, "Azurite listens")
-        env = environment("az", port)
-        service = BlobServiceClient.from_connection_string(env["AZURE_STORAGE_CONNECTION_STRING"])
-        container = service.create_container("models")
-
-        def put(name: str, body: bytes) -> None:
-            container.upload_blob(name, body, overwrite=True)
-
-        yield Cloud("az", env, put, container.delete_blob)
-    finally:
-        process.terminate()
-        process.wait()
-
-
-@pytest.fixture(scope="module")
-def google() -> Iterator[Cloud]:
-    pytest.importorskip("gcsfs", reason="gcsfs is not installed")
-    emulator = pytest.importorskip("gcp_storage_emulator.server", reason="gcp-storage-emulator is not installed")
-    from google.auth.credentials import AnonymousCredentials
-    from google.cloud import storage
-
-    port = free_port()
-    server = emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="models")
-    server.start()
-    try:
-        env = environment("gs", port)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("STORAGE_EMULATOR_HOST", env["STORAGE_EMULATOR_HOST"])
-            bucket = storage.Client(project="any", credentials=AnonymousCredentials()).bucket("models")
-        yield Cloud(
-            "gs",
-            env,
-            lambda name, body: bucket.blob(name).upload_from_string(body),
-            lambda name: bucket.blob(name).delete(),
-        )
-    finally:
-        server.stop()
-
-
-@pytest.fixture(params=["azure", "google"])
-def cloud(request: pytest.FixtureRequest) -> Cloud:
-    cloud: Cloud = request.getfixturevalue(request.param)
-    return cloud
+@pytest.fixture(scope="module", params=["az", "gs"])
+def cloud(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    with running(request.param, tmp_path_factory.mktemp("cloud")) as cloud:
+        yield cloud
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import s3
 from s3 import S3
-from serving import FLOWER, serve, until
+from serving import FLOWER, free_port, serve, until
 from test_store_s3 import model
 
 from manymodels.endpoint.fetch import Fetcher
@@ -95,11 +95,6 @@ def answer(status: int, body: bytes = b"", code: str = "", **headers: str) -> An
             handler.wfile.write(body)
 
     return send
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,11 @@ Each class carries the statuses of the three dialects it is answered in: the con
     │   ├── BadArtifact             400   corrupt, empty, too large, hostile
     │   ├── NoPlugin                400   claimed by no plugin, by two, or by one not installed
     │   ├── StoreDenied             400   the model store denies access to the artifact
-    │   ├── StoreUnavailable    503   the model store cannot be reached, or answers that it cannot answer now
+    │   ├── StoreUnavailable        503   the model store cannot be reached, or answers that it cannot answer now
     │   ├── NotTrusted              400   not signed by a trusted key, or not allowed by the operator
     │   ├── GoldenFailed            400   does not answer its golden requests as the artifact says
     │   └── ModelRefused            400   killed its workers; refused for a while
+    ├── NotListed                   501   the model store has no listing
     ├── OutOfMemory                 507   no room, or memory ran out while loading or predicting
     ├── ModelNotReady               503   still loading at the caller's deadline
     ├── Overloaded                  503   the queue is full
@@ -179,6 +180,13 @@ class GoldenFailed(LoadFailed):
 
 class ModelRefused(LoadFailed):
     """The model killed its workers and is refused for a while."""
+
+
+class NotListed(ManyModelsError):
+    """The model store can be asked for artifacts, but not for a list of them."""
+
+    status = 501
+    aws = (400, "ValidationError")
 
 
 class OutOfMemory(ManyModelsError):

@@ -16,7 +16,7 @@ import click
 
 from .. import log
 from ..endpoint import Container, Endpoint, Role, SingleModel
-from ..errors import ManyModelsError, SettingsError
+from ..errors import ManyModelsError, NotListed, SettingsError
 from ..http.serve import run
 from ..plugins import Plugins
 from ..sagemaker import MODEL_DIR, MODELS_DIR
@@ -83,8 +83,12 @@ def serve(store: str | Path | None, **flags: Any) -> None:
                 assert store is not None
                 opened = open_(store)
             role = Endpoint(opened, server, plugins, settings, routes)
-            artifacts = list(itertools.islice(opened.list(), COUNTED))
-            what = f"{_count(artifacts)} in {store or endpoints}"
+            try:
+                artifacts = list(itertools.islice(opened.list(), COUNTED))
+                count = _count(artifacts)
+            except NotListed:
+                artifacts, count = [], "artifacts by their names"
+            what = f"{count} in {store or endpoints}"
             example = _example(opened, artifacts)
 
         def ready(port: int) -> None:

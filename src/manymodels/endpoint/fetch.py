@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from ..artifact import Artifact
 from ..environments import Requirements, read
-from ..errors import LoadFailed, ManyModelsError, StoreUnavailable
+from ..errors import LoadFailed, ManyModelsError, NotListed, StoreUnavailable
 from ..plugins import Binding, Plugins
 from ..settings import Settings
 from ..store import Found, Store
@@ -107,7 +107,10 @@ class Fetcher:
 
     async def frameworks(self) -> list[str] | None:
         """Return the plugins that a sample of the store needs; None, for all, where that says nothing."""
-        return await self._in_thread(self._frameworks)
+        try:
+            return await self._in_thread(self._frameworks)
+        except NotListed:
+            return None
 
     def _frameworks(self) -> list[str] | None:
         names: set[str] = set()

@@ -8,7 +8,13 @@ from ..errors import SettingsError
 from .objects import Objects
 
 #: By scheme: the module here with a ``connect``, the package that it needs, and the extra that brings that.
-_KINDS = {"s3": ("s3", "s3fs", "s3"), "az": ("azure", "adlfs", "az"), "gs": ("gcs", "gcsfs", "gs")}
+_KINDS = {
+    "s3": ("s3", "s3fs", "s3"),
+    "az": ("azure", "adlfs", "az"),
+    "gs": ("gcs", "gcsfs", "gs"),
+    "https": ("web", "httpx", ""),
+    "http": ("web", "httpx", ""),
+}
 
 
 def connect(url: str, timeout: float) -> Objects:
@@ -24,7 +30,7 @@ def connect(url: str, timeout: float) -> Objects:
         raise SettingsError(f"the model store {url!r} is of no kind that is known; name a folder, or one of {known}")
     if not rest.strip("/"):
         raise SettingsError(
-            f"the model store {url!r} names no bucket; write {scheme}://BUCKET or {scheme}://BUCKET/PREFIX"
+            f"the model store {url!r} names no bucket or host; write {scheme}://NAME or {scheme}://NAME/PREFIX"
         )
     module, package, extra = _KINDS[scheme]
     try:

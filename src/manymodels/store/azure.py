@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,6 +14,9 @@ from azure.core import MatchConditions, exceptions
 from ..errors import LoadFailed, SettingsError
 from . import calls
 from .objects import Object, split
+
+# It tells of each request, in a dozen lines.
+logging.getLogger("azure.core.pipeline.policies.http_logging_policy").setLevel(logging.WARNING)
 
 _BROKEN = (
     exceptions.ServiceRequestError,
