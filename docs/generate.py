@@ -42,7 +42,7 @@ _REMEDIES = {
     "TrainingFailed": "Correct what the message names; `output/failure` has the details.",
     "RequestError": "Correct the request; sending it again changes nothing.",
     "BadTargetModel": "Send the artifact's path below the store, such as `team/model.tar.gz`.",
-    "BadMember": "Shorten the member that the message names, or leave it out.",
+    "BadMember": "Correct the member that the message names, or leave it out.",
     "BadInput": "Correct the body; the message says what is wrong with it.",
     "UnsupportedContentType": "Send one of the types that the message lists.",
     "UnsupportedAccept": "Accept one of the types that the message lists.",

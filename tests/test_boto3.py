@@ -236,6 +236,11 @@ def test_a_body_over_the_limit_is_a_validation_error(runtime: Any) -> None:
     assert answer(reply) == [0]
 
 
+def test_asynchronous_invocations_are_refused_where_they_are_not_wanted(runtime: Any) -> None:
+    with pytest.raises(runtime.exceptions.ValidationError, match="start it with --async-output"):
+        runtime.invoke_endpoint_async(EndpointName="e", InputLocation="s3://b/k")
+
+
 # -- Deadlines and queues --
 
 

@@ -100,6 +100,8 @@ def test_a_life_in_numbers(busy: tuple[Server, Path]) -> None:
     assert 0 < now.get("resident_bytes") < now.get("memory_budget_bytes")
     assert now.get("workers") >= 1
     assert now.get("waiting_invocations") == 0
+    assert now.get("async_queued") == now.get("async_running") == 0  # more in test_asynchronous.py
+    assert now.get("async_invocations_total", outcome="done") == 0
 
 
 def test_evictions(busy: tuple[Server, Path]) -> None:

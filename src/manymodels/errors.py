@@ -11,7 +11,7 @@ Each class carries the statuses of the three dialects it is answered in: the con
     ├── TrainingFailed              500   the training job cannot be run; it ends
     ├── RequestError                400   the request is wrong, whatever the model
     │   ├── BadTargetModel          400   missing, leaves the store, too long, control characters
-    │   ├── BadMember               400   a member of boto3's request is too long, or asks for what is not there
+    │   ├── BadMember               400   a member of boto3's request is not allowed, or asks for what is not there
     │   ├── BadInput                400   the body is not what its type says, or the model refuses it
     │   ├── UnsupportedContentType  415
     │   ├── UnsupportedAccept       406
@@ -92,7 +92,7 @@ class BadTargetModel(RequestError):
 
 
 class BadMember(RequestError):
-    """A member of the endpoint API's request is too long, or asks for what the endpoint does not have."""
+    """A member of the endpoint API's request is not allowed, or asks for what the endpoint does not have."""
 
     aws = (400, "ValidationError")
 

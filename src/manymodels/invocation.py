@@ -19,6 +19,8 @@ class Invocation(msgspec.Struct, array_like=True, frozen=True):
     request_id: str = ""
     #: When the client has no use for an answer any more, by the monotonic clock.
     deadline: float = math.inf
+    #: Seconds the model has for it; None: as many as the settings say.
+    timeout: float | None = None
 
 
 class Answer(msgspec.Struct, array_like=True):

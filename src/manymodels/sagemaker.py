@@ -21,7 +21,17 @@ PREFIX_AWARE_ID: Final = "x-amzn-sagemaker-prefix-aware-id"
 #: Accept, where Accept itself is about the stream that the answer comes in.
 STREAM_ACCEPT: Final = "x-amzn-sagemaker-accept"
 
+# Request headers of InvokeEndpointAsync.
+ASYNC_CONTENT_TYPE: Final = "x-amzn-sagemaker-content-type"
+INPUT_LOCATION: Final = "x-amzn-sagemaker-inputlocation"
+OUTPUT_EXTENSION: Final = "x-amzn-sagemaker-s3outputpathextension"
+FILENAME: Final = "x-amzn-sagemaker-filename"
+REQUEST_TTL: Final = "x-amzn-sagemaker-requestttlseconds"
+ASYNC_TIMEOUT: Final = "x-amzn-sagemaker-invocationtimeoutseconds"
+
 # Reply headers.
+OUTPUT_LOCATION: Final = "X-Amzn-SageMaker-OutputLocation"
+FAILURE_LOCATION: Final = "X-Amzn-SageMaker-FailureLocation"
 REQUEST_ID: Final = "x-amzn-RequestId"
 ERROR_TYPE: Final = "x-amzn-ErrorType"
 INVOKED_VARIANT: Final = "x-Amzn-Invoked-Production-Variant"

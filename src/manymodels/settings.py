@@ -246,6 +246,37 @@ class Settings(BaseSettings):
         validation_alias=_env("submit_directory", "SAGEMAKER_SUBMIT_DIRECTORY"),
         description="Folder or .tar.gz with one script for all models.",
     )
+    async_output: str | None = Field(
+        None,
+        pattern=r"^s3://[^/]+(/.*)?$",
+        validation_alias=_env("async_output"),
+        description="Where answers to invoke_endpoint_async are written, s3://BUCKET/PREFIX; refused unless set.",
+        json_schema_extra={"metavar": "ADDRESS"},
+    )
+    async_queue: Path | None = Field(
+        None,
+        validation_alias=_env("async_queue"),
+        description="Folder of the queue of asynchronous invocations, on a disk that outlasts the server; needed "
+        "with --async-output.",
+    )
+    async_queue_size: int = Field(
+        10_000,
+        ge=1,
+        validation_alias=_env("async_queue_size"),
+        description="Most asynchronous invocations that wait or run at a time; any more are refused at once.",
+    )
+    async_concurrency: int | None = Field(
+        None,
+        ge=1,
+        validation_alias=_env("async_concurrency"),
+        description="Most asynchronous invocations that models run at a time; half as many as workers unless set.",
+    )
+    async_max_body: ByteSize = Field(
+        ByteSize(64 << 20),
+        gt=0,
+        validation_alias=_env("async_max_body"),
+        description="Largest input of an asynchronous invocation, and most bytes of inputs in memory at a time.",
+    )
     cloudwatch: str | None = Field(
         None,
         min_length=1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from importlib import metadata
 from pathlib import Path
@@ -11,7 +12,9 @@ from urllib.request import url2pathname
 import click
 
 from ..artifact import SIGNATURE, Artifact
+from ..asynchronous import Queue, Runner
 from ..errors import SettingsError
+from ..metrics.record import Metrics
 from ..plugins import Plugins
 from ..server import BACKENDS, ModelServer
 from ..settings import Settings, source
@@ -41,6 +44,29 @@ def create_server(settings: Settings, flags: dict[str, Any]) -> ModelServer:
         ) from error
     server: ModelServer = create(settings)
     return server
+
+
+def create_runner(settings: Settings, metrics: Metrics) -> Runner | None:
+    """Return what answers asynchronous invocations; None where the settings want none.
+
+    :raises SettingsError: if a setting for them is missing, or their queue cannot be used.
+    """
+    output, folder = settings.async_output, settings.async_queue
+    if output is None and folder is None:
+        return None
+    if output is None or folder is None:
+        raise SettingsError(
+            "asynchronous invocations need both --async-output s3://BUCKET/PREFIX and --async-queue FOLDER"
+        )
+    connect(output, settings.load_timeout)  # which says what is missing
+    exchange = importlib.import_module("manymodels.store.exchange").Exchange(settings.load_timeout)
+    return Runner(
+        Queue(folder, settings.async_queue_size),
+        exchange,
+        metrics,
+        at_a_time=settings.async_concurrency or max(1, settings.workers // 2),
+        max_input=int(settings.async_max_body),
+    )
 
 
 class Location(click.Path):

@@ -24,7 +24,7 @@ from ..settings import Settings, load, unsupported
 from ..store import Store
 from .endpoints import open_endpoints
 from .options import settings_options
-from .parts import Location, create_server, open_store
+from .parts import Location, create_runner, create_server, open_store
 from .samples import find_sample, guess_content_type
 
 logger = logging.getLogger(__name__)
@@ -66,6 +66,7 @@ def serve(store: str | Path | None, **flags: Any) -> None:
         settings = settings.model_copy(update={"multi_model": True})
     plugins = Plugins.installed(settings.block_plugins)
     server = create_server(settings, flags)
+    runner = create_runner(settings, server.metrics)
     with ExitStack() as stack:
         role: Role
         if endpoints is None and store is None:
@@ -99,7 +100,7 @@ def serve(store: str | Path | None, **flags: Any) -> None:
                 click.echo(f"try: curl {address}/invocations {example}")
 
         logger.info("starting the model server %r ...", settings.backend)
-        run(role, settings, host, ready)
+        run(role, runner, settings, host, ready)
     logger.info("stopped")
 
 

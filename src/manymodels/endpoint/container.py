@@ -53,7 +53,8 @@ class Container(Measured):
         return await self._invoke(name, invocation)
 
     async def _invoke(self, name: str, invocation: Invocation) -> Answer:
-        answer = await self._server.invoke(name, invocation, self._settings.invocation_timeout)
+        timeout = self._settings.invocation_timeout if invocation.timeout is None else invocation.timeout
+        answer = await self._server.invoke(name, invocation, timeout)
         answer.version = ""  # it is a path here, which is no client's business
         return answer
 

@@ -118,7 +118,7 @@ class Endpoint(Measured):
                 "the TargetModel header (X-Amzn-SageMaker-Target-Model) is missing; "
                 "name an artifact of the model store, such as 'team/model.tar.gz'"
             )
-        timeout = self._settings.invocation_timeout
+        timeout = self._settings.invocation_timeout if invocation.timeout is None else invocation.timeout
         resident = self._residents.get(target_model)
         start = time.monotonic()
         if resident is not None:

@@ -17,6 +17,7 @@ from ..errors import InternalFailure, ManyModelsError, RequestError
 from ..schema import decode
 from ..server import ModelDescription
 from ..settings import Settings
+from .asynchronous import AsyncInvocations
 from .docs import Docs
 from .paging import asked, paged, token_of
 from .replies import Reply, answer, aws_error, container_error, invocations_error, timing
@@ -101,8 +102,9 @@ def _name(request: Request) -> str:
 class Application:
     """The handlers of all paths."""
 
-    def __init__(self, role: Role, settings: Settings) -> None:
+    def __init__(self, role: Role, settings: Settings, asynchronous: AsyncInvocations) -> None:
         self._role = role
+        self._asynchronous = asynchronous
         self._settings = settings
         self._limit = int(settings.max_body)
 
@@ -113,6 +115,7 @@ class Application:
         return [
             Route("/invocations", Resource(invocations_error, POST=self.invocations)),
             Route("/endpoints/{endpoint}/invocations", Resource(aws_error, POST=runtime.invoke)),
+            Route("/endpoints/{endpoint}/async-invocations", Resource(aws_error, POST=self._asynchronous.accept)),
             Route("/models/{model}/invoke", Resource(container_error, POST=self.invoke_loaded)),
             Route("/models/{model}/refresh", Resource(container_error, POST=self.refresh)),
             Route("/ping", Resource(container_error, GET=self.ping)),
@@ -256,8 +259,8 @@ def _described(model: ModelDescription) -> dict[str, Any]:
     return described
 
 
-def create_app(role: Role, settings: Settings) -> Router:
-    """Return what answers requests for a role; starting and stopping the role is the caller's."""
-    application = Application(role, settings)
+def create_app(role: Role, settings: Settings, asynchronous: AsyncInvocations | None = None) -> Router:
+    """Return what answers requests for a role; starting and stopping both is the caller's."""
+    application = Application(role, settings, asynchronous or AsyncInvocations(role))
     no_route = Resource(container_error, **dict.fromkeys(_METHODS, application.no_route))
     return Router(application.routes(), no_route)

@@ -38,6 +38,8 @@ class Request(msgspec.Struct, array_like=True):
     parameters: dict[str, str] = {}
     #: Milliseconds the client waits for its answer, as it says.
     timeout: bytes | None = None
+    #: Seconds the model has for it; None: as many as the settings say.
+    limit: float | None = None
 
     def read(self, headers: list[tuple[bytes, bytes]]) -> None:
         """Take from the headers what models and we ourselves want of them; names are in lower case."""
@@ -83,7 +85,9 @@ class Request(msgspec.Struct, array_like=True):
 
     def invocation(self, limit: int) -> Invocation:
         """Return the invocation the request makes."""
-        return Invocation(self.content(limit), self.content_type, self.accept, self.headers, self.id, self.deadline())
+        return Invocation(
+            self.content(limit), self.content_type, self.accept, self.headers, self.id, self.deadline(), self.limit
+        )
 
     def deadline(self) -> float:
         """Return when the client has no use for an answer any more, by the monotonic clock.

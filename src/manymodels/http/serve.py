@@ -11,11 +11,13 @@ from contextlib import ExitStack, asynccontextmanager
 
 import uvloop
 
+from ..asynchronous import Runner
 from ..endpoint import Role
 from ..errors import SettingsError
 from ..settings import Settings
 from . import heap
 from .app import create_app
+from .asynchronous import AsyncInvocations
 from .fronts import Fronts
 from .listener import BACKLOG, Listener
 
@@ -25,19 +27,22 @@ GRACE = 20
 FILES = 32768
 
 
-def run(role: Role, settings: Settings, host: str, ready: Callable[[int], None]) -> None:
+def run(role: Role, runner: Runner | None, settings: Settings, host: str, ready: Callable[[int], None]) -> None:
     """Serve until SIGTERM or SIGINT, then let running requests end.
 
+    :param runner: answers asynchronous invocations; None where they are not wanted.
     :param ready: called with the port once requests are taken.
     :raises SettingsError: if the port is taken.
     """
     _allow_connections()
     with ExitStack() as stack:
         socks = [stack.enter_context(sock) for sock in bind(host, settings.port, settings.fronts)]
-        uvloop.run(_run(role, settings, socks, ready))
+        uvloop.run(_run(role, runner, settings, socks, ready))
 
 
-async def _run(role: Role, settings: Settings, socks: Sequence[socket.socket], ready: Callable[[int], None]) -> None:
+async def _run(
+    role: Role, runner: Runner | None, settings: Settings, socks: Sequence[socket.socket], ready: Callable[[int], None]
+) -> None:
     stop = asyncio.Event()
     await role.start()
     try:
@@ -46,7 +51,7 @@ async def _run(role: Role, settings: Settings, socks: Sequence[socket.socket], r
             loop.add_signal_handler(number, stop.set)
         for sock in socks:
             sock.listen(BACKLOG)  # before it is told that it can be connected to
-        async with _serving(role, settings, socks) as serving:
+        async with _serving(role, runner, settings, socks) as serving:
             heap.freeze()
             ready(socks[0].getsockname()[1])
             await stop.wait()
@@ -56,9 +61,13 @@ async def _run(role: Role, settings: Settings, socks: Sequence[socket.socket], r
 
 
 @asynccontextmanager
-async def _serving(role: Role, settings: Settings, socks: Sequence[socket.socket]) -> AsyncIterator[Listener | Fronts]:
+async def _serving(
+    role: Role, runner: Runner | None, settings: Settings, socks: Sequence[socket.socket]
+) -> AsyncIterator[Listener | Fronts]:
     """Answer what comes: in this process, or if there are several sockets in one process for each."""
-    app = create_app(role, settings)
+    asynchronous = AsyncInvocations(role, runner, settings.async_output)
+    app = create_app(role, settings, asynchronous)
+    asynchronous.start(app)
     if len(socks) == 1:
         listener = Listener(app, int(settings.max_body), settings.receive_timeout)
         await listener.start(socks[0])
@@ -69,6 +78,7 @@ async def _serving(role: Role, settings: Settings, socks: Sequence[socket.socket
         fronts.start(socks)
         yield fronts
         await fronts.stop()
+    await asynchronous.stop()
 
 
 def _allow_connections() -> None:

@@ -217,6 +217,27 @@ DEFINITIONS = (
         ("reason",),
         _each(lambda metrics: metrics.restarts),
     ),
+    Definition(
+        "manymodels_async_queued",
+        _GAUGE,
+        "Asynchronous invocations that wait in the queue.",
+        (),
+        _one(lambda metrics, _: metrics.async_queued),
+    ),
+    Definition(
+        "manymodels_async_running",
+        _GAUGE,
+        "Asynchronous invocations whose input is read, that run, or whose answer is written.",
+        (),
+        _one(lambda metrics, _: metrics.async_running),
+    ),
+    Definition(
+        "manymodels_async_invocations",
+        _COUNTER,
+        "Asynchronous invocations whose answer is in S3: done, the output; failed, what it failed by.",
+        ("outcome",),
+        _each(lambda metrics: metrics.async_ended),
+    ),
 )
 
 

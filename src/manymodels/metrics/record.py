@@ -63,6 +63,10 @@ class Metrics:
         self.outdated = 0
         self.evictions = dict.fromkeys(EVICTIONS, 0)
         self.restarts = dict.fromkeys(RESTARTS, 0)
+        #: Asynchronous invocations that wait in their queue, that are in hand, and that are answered.
+        self.async_queued = 0
+        self.async_running = 0
+        self.async_ended = {"done": 0, "failed": 0}
 
     # -- Invocations --
 

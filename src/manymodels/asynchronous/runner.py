@@ -1,0 +1,252 @@
+"""Answers what is queued: reads the input from S3, invokes the model, writes the answer to S3."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import msgspec
+
+from ..errors import BadMember, BodyTooLarge, LoadFailed, ManyModelsError, Overloaded, StoreUnavailable
+from ..metrics.record import Metrics
+from .queue import Begun, Queue, Queued
+
+if TYPE_CHECKING:  # it needs the package s3fs, which is not always there
+    from ..store.exchange import Exchange
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+#: Invocations in hand at a time: those beyond the ones that models run read their input or write their answer.
+IN_HAND = 16
+#: Seconds between looks at what was postponed.
+TICK = 0.5
+#: Seconds before what could not be done now is tried again; they double up to the second.
+BACK_OFF = (0.5, 60.0)
+#: What an answer says of whose it is, as metadata of its object.
+NOTE = "manymodels-invocation"
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What an invocation came to."""
+
+    body: bytes
+    content_type: str
+    #: Whether it is the model's answer, and not an error.
+    succeeded: bool
+    #: Whether trying again later may help.
+    passing: bool = False
+
+
+class Invoker(Protocol):
+    """Who answers an invocation, as it would a client's that waits for it."""
+
+    async def invoke(self, queued: Queued, body: bytes) -> Outcome:
+        """Invoke the model; whatever goes wrong is an outcome."""
+
+    def failed(self, queued: Queued, error: ManyModelsError) -> Outcome:
+        """Return the outcome of what could not be asked of the model."""
+
+
+class Runner:
+    """Answers what is queued, some at a time."""
+
+    def __init__(self, queue: Queue, exchange: Exchange, metrics: Metrics, *, at_a_time: int, max_input: int) -> None:
+        """Begin nothing yet.
+
+        :param at_a_time: invocations that models run at a time.
+        :param max_input: bytes an input may have, and all that are in memory together.
+        """
+        self._queue = queue
+        self._exchange = exchange
+        self._metrics = metrics
+        self._max_input = max_input
+        self._invoking = asyncio.Semaphore(at_a_time)
+        self._in_hand = asyncio.Semaphore(IN_HAND)
+        self._held = 0
+        self._let_go = asyncio.Condition()
+        self._added = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, invoker: Invoker) -> None:
+        """Answer what is in the queue, and what comes."""
+        self._invoker = invoker
+        self._watch(self._run())
+
+    async def stop(self) -> None:
+        """End; what is not answered yet is begun again when the queue is next opened."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._queue.close()
+
+    async def add(self, queued: Queued) -> str:
+        """Take on an invocation; see `Queue.add`."""
+        taken = await self._queue.add(queued)
+        self._added.set()
+        self._count()
+        return taken
+
+    def _watch(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _count(self) -> None:
+        self._metrics.async_queued, self._metrics.async_running = self._queue.waiting, self._queue.running
+
+    async def _run(self) -> None:
+        """Begin what is due, as long as few enough are in hand."""
+        while True:
+            await self._in_hand.acquire()
+            self._added.clear()
+            begun = await self._firmly(self._queue.take)
+            self._count()
+            if begun is not None:
+                self._watch(self._answer(begun))
+                continue
+            self._in_hand.release()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._added.wait(), TICK)
+
+    async def _answer(self, begun: Begun) -> None:
+        queued = begun.queued
+        try:
+            succeeded = await self._found(queued) if begun.before else None
+            if succeeded is None:
+                outcome = await self._outcome(queued)
+                if outcome.passing and time.time() < queued.expires:
+                    wait = _back_off(begun.before)
+                    await self._firmly(lambda: self._queue.postpone(begun, wait))
+                    return
+                succeeded = await self._write(queued, outcome)
+            await self._firmly(lambda: self._queue.end(begun, remember=succeeded))
+            self._metrics.async_ended["done" if succeeded else "failed"] += 1
+        except Exception:
+            logger.exception("an asynchronous invocation is put off", extra={"model": queued.model})
+            await self._firmly(lambda: self._queue.postpone(begun, BACK_OFF[1]))
+        finally:
+            self._in_hand.release()
+            self._count()
+
+    async def _outcome(self, queued: Queued) -> Outcome:
+        """Invoke the model, unless there is no input or it is too late."""
+        try:
+            async with self._input(queued) as body, self._invoking:
+                if time.time() < queued.expires:
+                    return await self._invoker.invoke(queued, body)
+            raise BadMember("the invocation expired: it was not begun within RequestTTLSeconds")
+        except StoreUnavailable as error:
+            logger.warning("an input cannot be read yet: %s", error, extra={"model": queued.model})
+            return msgspec.structs.replace(self._invoker.failed(queued, error), passing=True)
+        except ManyModelsError as error:
+            return self._invoker.failed(queued, error)
+
+    # -- Inputs --
+
+    @contextlib.asynccontextmanager
+    async def _input(self, queued: Queued) -> AsyncIterator[bytes]:
+        """Read an invocation's input, once there is memory for it.
+
+        :raises BadMember: if it cannot be read.
+        :raises StoreUnavailable: if that may pass.
+        """
+        if queued.input is None or time.time() >= queued.expires:
+            yield queued.body
+            return
+        try:
+            stated = await self._exchange.state(queued.input)
+        except StoreUnavailable:
+            raise
+        except LoadFailed as error:
+            raise BadMember(f"InputLocation cannot be read: {error}") from error
+        if stated is None:
+            raise BadMember(f"InputLocation cannot be read: there is no object {queued.input!r}")
+        if stated.size > self._max_input:
+            raise BodyTooLarge(
+                f"{queued.input!r} has {stated.size} bytes, and the limit is {self._max_input}; raise --async-max-body"
+            )
+        async with self._room(stated.size):
+            try:
+                body = await self._exchange.read(queued.input, stated)
+            except StoreUnavailable:
+                raise
+            except LoadFailed as error:
+                raise BadMember(f"InputLocation cannot be read: {error}") from error
+            yield body
+
+    @contextlib.asynccontextmanager
+    async def _room(self, size: int) -> AsyncIterator[None]:
+        """Wait until there is room for an input among those in memory."""
+        async with self._let_go:
+            await self._let_go.wait_for(lambda: self._held + size <= self._max_input)
+            self._held += size
+        try:
+            yield
+        finally:
+            async with self._let_go:
+                self._held -= size
+                self._let_go.notify_all()
+
+    # -- Outputs --
+
+    async def _found(self, queued: Queued) -> bool | None:
+        """Say whether an invocation that was begun before is answered: True, False if by a failure; else None."""
+        if await self._is_there(queued.output, queued):
+            return True
+        return False if await self._is_there(queued.failure, queued) else None
+
+    async def _is_there(self, address: str, queued: Queued) -> bool:
+        stated = await self._patiently(lambda: self._exchange.state(address))
+        return stated is not None and stated.notes.get(NOTE) == queued.id
+
+    async def _write(self, queued: Queued, outcome: Outcome) -> bool:
+        """Write an outcome; say whether it is the model's answer."""
+        if outcome.succeeded:
+            if await self._create(queued, queued.output, outcome) or await self._is_there(queued.output, queued):
+                return True
+            outcome = self._invoker.failed(
+                queued,
+                BadMember(
+                    f"there is an object {queued.output!r} already, which is left as it is; "
+                    "choose another InferenceId, Filename or S3OutputPathExtension"
+                ),
+            )
+        await self._create(queued, queued.failure, outcome, replace=True)
+        return False
+
+    async def _create(self, queued: Queued, address: str, outcome: Outcome, *, replace: bool = False) -> bool:
+        notes = {NOTE: queued.id}
+        return await self._patiently(
+            lambda: self._exchange.write(address, outcome.body, outcome.content_type, notes, replace=replace)
+        )
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask until it is answered: what has been predicted is not to be predicted again."""
+        tries = 0
+        while True:
+            try:
+                return await ask()
+            except LoadFailed as error:
+                logger.error("an asynchronous answer cannot be written yet: %s", error)
+            await asyncio.sleep(_back_off(tries))
+            tries += 1
+
+    async def _firmly(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Write to the queue until that succeeds."""
+        while True:
+            try:
+                return await write()
+            except Overloaded:  # the queue has logged why
+                await asyncio.sleep(1.0)
+
+
+def _back_off(tries: int) -> float:
+    first, last = BACK_OFF
+    return min(first * 2.0 ** min(tries, 20), last) * random.uniform(0.5, 1.0)  # noqa: S311

@@ -1,0 +1,157 @@
+"""Single objects of any bucket of S3: read whole, and written where there is none yet."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, cast
+
+import aiohttp
+import s3fs
+from botocore import exceptions
+
+from ..errors import LoadFailed, StoreUnavailable
+from . import calls
+
+T = TypeVar("T")
+
+ADDRESS = re.compile(r"s3://([^/]+)/(.+)", re.DOTALL)
+
+#: What is a fault of ours or of S3's, and may be otherwise later.
+_PASSING = {"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "RequestTimeout"}
+_PASSING |= {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
+_PASSING |= {"InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "InvalidClientTokenId"}
+_PASSING |= {"ConditionalRequestConflict", "RequestTimeTooSkewed"}
+_BROKEN = (exceptions.BotoCoreError, aiohttp.ClientError, asyncio.TimeoutError, OSError)
+
+
+class Stated:
+    """An object as S3 has it."""
+
+    def __init__(self, reply: dict[str, Any]) -> None:
+        self.size: int = reply["ContentLength"]
+        self.tag: str = reply["ETag"]
+        #: What its writer noted with it, by names in lower case.
+        self.notes: dict[str, str] = reply.get("Metadata", {})
+
+
+class Exchange:
+    """S3, for requests and answers; credentials, region and endpoint are found as for a model store.
+
+    All methods raise `StoreUnavailable` where trying again may help, and otherwise `LoadFailed`.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        """Ask nothing yet.
+
+        :param timeout: seconds that reading or writing an object may take.
+        """
+        config = {"connect_timeout": calls.CONNECT, "read_timeout": calls.READ, "max_pool_connections": 64}
+        self._files = s3fs.S3FileSystem(config_kwargs=config, skip_instance_cache=True)
+        self._timeout = timeout
+        #: Whether the store answers conditional writes; some that speak S3's protocol do not.
+        self._conditional = True
+
+    async def state(self, address: str) -> Stated | None:
+        """Return an object's size and notes; None if there is none."""
+
+        async def ask(client: Any, bucket: str, key: str) -> Any:
+            return await client.head_object(Bucket=bucket, Key=key)
+
+        async def explain(client: Any, bucket: str, key: str) -> None:
+            reply = await client.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")
+            reply["Body"].close()
+
+        try:
+            reply = await self._ask(address, ask, "s3:GetObject", missing={"404"})
+        except LoadFailed:  # a HEAD is refused without a body that says why; a GET has one
+            await self._ask(address, explain, "s3:GetObject", missing={"InvalidRange"})
+            raise
+        return None if reply is None else Stated(reply)
+
+    async def read(self, address: str, stated: Stated) -> bytes:
+        """Return an object's content.
+
+        :raises LoadFailed: if it is another than was stated.
+        """
+
+        async def ask(client: Any, bucket: str, key: str) -> Any:
+            reply = await client.get_object(Bucket=bucket, Key=key, IfMatch=stated.tag)
+            async with reply["Body"] as body:
+                return await body.read()
+
+        return cast("bytes", await self._ask(address, ask, "s3:GetObject"))
+
+    async def write(
+        self, address: str, body: bytes, content_type: str, notes: dict[str, str], *, replace: bool
+    ) -> bool:
+        """Write an object; say whether it is written.
+
+        :param replace: whether to write it where there is one already.
+        """
+        arguments: dict[str, Any] = {"Body": body, "ContentType": content_type, "Metadata": notes}
+
+        async def ask(client: Any, bucket: str, key: str) -> Any:
+            return await client.put_object(Bucket=bucket, Key=key, **arguments)
+
+        if not replace and self._conditional:
+            try:
+                arguments["IfNoneMatch"] = "*"
+                return await self._ask(address, ask, "s3:PutObject", missing={"412", "PreconditionFailed"}) is not None
+            except _NoConditions:
+                self._conditional = False
+                del arguments["IfNoneMatch"]
+        if not replace and await self.state(address) is not None:
+            return False
+        await self._ask(address, ask, "s3:PutObject")
+        return True
+
+    async def _ask(
+        self,
+        address: str,
+        ask: Callable[[Any, str, str], Coroutine[Any, Any, T]],
+        permission: str,
+        missing: frozenset[str] | set[str] = frozenset(),
+    ) -> T | None:
+        """Ask botocore's client, in the event loop that it lives in.
+
+        :param missing: codes of answers for which None is returned.
+        """
+        match = ADDRESS.fullmatch(address)
+        assert match is not None
+
+        async def run() -> T:
+            client = await self._files.set_session()
+            return await ask(client, match[1], match[2])
+
+        call = asyncio.run_coroutine_threadsafe(asyncio.wait_for(run(), self._timeout), self._files.loop)
+        try:
+            return await asyncio.wrap_future(call)
+        except exceptions.ClientError as error:
+            status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+            code = error.response["Error"].get("Code", "")
+            if code in missing:
+                return None
+            if status == 501 or code == "NotImplemented":
+                raise _NoConditions(f"{address!r}: S3 answers {code}") from error
+            raise _worded(address, status, code, permission) from error
+        except exceptions.ParamValidationError as error:
+            raise LoadFailed(f"{address!r} is no address that S3 knows: {error}") from error
+        except _BROKEN as error:
+            raise StoreUnavailable(f"S3 cannot be reached for {address!r}: {error or type(error).__name__}") from error
+
+
+def _worded(address: str, status: int, code: str, permission: str) -> LoadFailed:
+    """Return the error for an answer that is an error; a HEAD's has no code but its status."""
+    if code in _PASSING or status >= 500 or status in (408, 429):
+        return StoreUnavailable(f"S3 answers {code} for {address!r}; try again")
+    if status == 412:
+        return LoadFailed(f"{address!r} was replaced while it was read")
+    if status in (401, 403):
+        return LoadFailed(f"access to {address!r} is denied; allow {permission} on it to the server's credentials")
+    return LoadFailed(f"S3 answers {code} for {address!r}")
+
+
+class _NoConditions(StoreUnavailable):
+    """The store knows no conditional writes."""
