@@ -48,7 +48,7 @@ _REMEDIES = {
     "UnsupportedAccept": "Accept one of the types that the message lists.",
     "BodyTooLarge": "Send fewer rows at a time, or raise `max_body`.",
     "ModelNotFound": "Look for the name in `manymodels models`. In a container: load the model first.",
-    "EndpointNotFound": "Look for the EndpointName and the variant in the file of `endpoints`.",
+    "EndpointNotFound": "Look for it in the file of `endpoints`, or by `list_endpoints` where SageMaker is emulated.",
     "ModelAlreadyLoaded": "Nothing; the model can be invoked.",
     "LoadFailed": "Try `manymodels check ARTIFACT`, mend the artifact and put it into the store again.",
     "BadArtifact": "Pack it again with `manymodels package`, without links; or raise `max_members`, `max_unpacked`.",

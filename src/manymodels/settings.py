@@ -49,6 +49,12 @@ class Settings(BaseSettings):
         description="JSON file that maps EndpointNames to stores; unless set, any EndpointName stands for STORE.",
         json_schema_extra={"metavar": "FILE"},
     )
+    emulate_sagemaker: bool = Field(
+        False,
+        validation_alias=_env("emulate_sagemaker"),
+        description="Answer the calls of SageMaker that create, describe and delete models and endpoints; the folders "
+        "of STORE, if there is one, stand for buckets.",
+    )
     workers: int = Field(
         default_factory=_cpus,
         ge=1,

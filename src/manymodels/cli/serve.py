@@ -8,6 +8,7 @@ import logging
 import shlex
 import signal
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from typing import Any
 import click
 
 from .. import log
-from ..endpoint import Container, Endpoint, Role, SingleModel
+from ..endpoint import Container, Endpoint, Role, Routes, SingleModel
 from ..errors import ManyModelsError, NotListed, SettingsError
 from ..http.serve import run
 from ..plugins import Plugins
 from ..sagemaker import MODEL_DIR, MODELS_DIR
 from ..settings import Settings, load, unsupported
 from ..store import Store
+from .emulation import emulate
 from .endpoints import open_endpoints
 from .options import settings_options
 from .parts import Location, create_runner, create_server, open_store
@@ -47,50 +49,47 @@ def serve(store: str | Path | None, **flags: Any) -> None:
     Its artifacts are .tar.gz archives, model folders and model files. Without STORE, be a SageMaker
     container: a multi-model one if SAGEMAKER_MULTI_MODEL is true, otherwise one for the single model in /opt/ml/model,
     or where that is missing one that serves the store in /opt/ml/models. With --endpoints, serve the stores that a file
-    maps EndpointNames to.
+    maps EndpointNames to; with --emulate-sagemaker, those of the endpoints that boto3 creates.
     """
     # Until `run` has its own handlers: end as Ctrl-C does, so that the temporary cache is removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     settings = load(**flags)
     log.configure(settings.log_level, settings.log_format)
-    endpoints = settings.endpoints
-    if store is not None and endpoints is not None:
-        raise SettingsError("the endpoints' stores are those of --endpoints; leave STORE out, or name it there")
-    own = store is not None or endpoints is not None
+    own = store is not None or settings.endpoints is not None or settings.emulate_sagemaker
     host = settings.host or ("127.0.0.1" if own else "0.0.0.0")  # noqa: S104
     if not own:
         for name, remedy in unsupported().items():
             logger.warning("%s is not supported: %s", name, remedy)
         store = _mounted(settings)
-    if own or store is not None:
+        own = store is not None
+    if own:
         settings = settings.model_copy(update={"multi_model": True})
     plugins = Plugins.installed(settings.block_plugins)
     server = create_server(settings, flags)
     runner = create_runner(settings, server.metrics)
     with ExitStack() as stack:
         role: Role
-        if endpoints is None and store is None:
+        plane = None
+        example = ""
+        if not own:
             role = (Container if settings.multi_model else SingleModel)(server, plugins, settings)
             what = "models named by POST /models" if settings.multi_model else str(settings.base_dir / MODEL_DIR)
-            example = ""
         else:
             cache = settings.cache_dir or stack.enter_context(tempfile.TemporaryDirectory(prefix="manymodels-"))
             open_ = functools.partial(open_store, cache=Path(cache), settings=settings, plugins=plugins)
-            opened: Store
-            routes = None
-            if endpoints is not None:
-                opened, routes = open_endpoints(endpoints, open_)
+            if settings.emulate_sagemaker:
+                role, plane = emulate(store, open_, server, plugins, settings)
+                what = "the endpoints that boto3 makes"
             else:
-                assert store is not None
-                opened = open_(store)
-            role = Endpoint(opened, server, plugins, settings, routes)
-            try:
-                artifacts = list(itertools.islice(opened.list(), COUNTED))
-                count = _count(artifacts)
-            except NotListed:
-                artifacts, count = [], "artifacts by their names"
-            what = f"{count} in {store or endpoints}"
-            example = _example(opened, artifacts)
+                opened, routes = _opened(store, settings.endpoints, open_)
+                role = Endpoint(opened, server, plugins, settings, routes)
+                try:
+                    artifacts = list(itertools.islice(opened.list(), COUNTED))
+                    count = _count(artifacts)
+                except NotListed:
+                    artifacts, count = [], "artifacts by their names"
+                what = f"{count} in {store or settings.endpoints}"
+                example = _example(opened, artifacts)
 
         def ready(port: int) -> None:
             address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -98,10 +97,26 @@ def serve(store: str | Path | None, **flags: Any) -> None:
             click.echo(f"listening on {address}")
             if example:
                 click.echo(f"try: curl {address}/invocations {example}")
+            if plane is not None:
+                click.echo(
+                    f"try: export AWS_ENDPOINT_URL_SAGEMAKER={address} AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME={address}"
+                )
 
         logger.info("starting the model server %r ...", settings.backend)
-        run(role, runner, settings, host, ready)
+        run(role, runner, settings, host, ready, plane)
     logger.info("stopped")
+
+
+def _opened(
+    store: str | Path | None, endpoints: Path | None, open_: Callable[[str | Path], Store]
+) -> tuple[Store, Routes | None]:
+    """Return the store, and where endpoints are mapped what each is in it."""
+    if endpoints is None:
+        assert store is not None
+        return open_(store), None
+    if store is not None:
+        raise SettingsError("the endpoints' stores are those of --endpoints; leave STORE out, or name it there")
+    return open_endpoints(endpoints, open_)
 
 
 def _mounted(settings: Settings) -> Path | None:

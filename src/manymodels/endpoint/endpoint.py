@@ -355,6 +355,13 @@ class Endpoint(Measured):
         """Unload a model that nobody asks for."""
         await self._evict(name, "idle")
 
+    async def clear(self, prefix: str) -> None:
+        """Unload every model whose name begins so, those too that are being loaded."""
+        if flights := [flight for name, flight in self._flights.items() if name.startswith(prefix)]:
+            await asyncio.wait(flights)
+        for name in [model.name for model in self.models() if model.name.startswith(prefix)]:
+            await self._evict(name, "request")
+
     # -- The container API --
 
     @counted

@@ -12,12 +12,14 @@ from urllib.parse import parse_qs
 import msgspec
 
 from .. import sagemaker
+from ..emulation import ControlPlane
 from ..endpoint import Role
 from ..errors import InternalFailure, ManyModelsError, RequestError
 from ..schema import decode
 from ..server import ModelDescription
 from ..settings import Settings
 from .asynchronous import AsyncInvocations
+from .control import Control, control_error
 from .docs import Docs
 from .paging import asked, paged, token_of
 from .replies import Reply, answer, aws_error, container_error, invocations_error, timing
@@ -259,8 +261,19 @@ def _described(model: ModelDescription) -> dict[str, Any]:
     return described
 
 
-def create_app(role: Role, settings: Settings, asynchronous: AsyncInvocations | None = None) -> Router:
-    """Return what answers requests for a role; starting and stopping both is the caller's."""
+def create_app(
+    role: Role,
+    settings: Settings,
+    asynchronous: AsyncInvocations | None = None,
+    plane: ControlPlane | None = None,
+) -> Router:
+    """Return what answers requests for a role; starting and stopping all of them is the caller's.
+
+    :param plane: what makes the role's endpoints, where SageMaker's control plane is emulated.
+    """
     application = Application(role, settings, asynchronous or AsyncInvocations(role))
+    routes = application.routes()
+    if plane is not None:
+        routes.append(Route("/", Resource(control_error, POST=Control(plane, int(settings.max_body)).call)))
     no_route = Resource(container_error, **dict.fromkeys(_METHODS, application.no_route))
-    return Router(application.routes(), no_route)
+    return Router(routes, no_route)

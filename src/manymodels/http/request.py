@@ -40,6 +40,8 @@ class Request(msgspec.Struct, array_like=True):
     timeout: bytes | None = None
     #: Seconds the model has for it; None: as many as the settings say.
     limit: float | None = None
+    #: What is asked of SageMaker's control plane.
+    operation: str | None = None
 
     def read(self, headers: list[tuple[bytes, bytes]]) -> None:
         """Take from the headers what models and we ourselves want of them; names are in lower case."""
@@ -57,6 +59,8 @@ class Request(msgspec.Struct, array_like=True):
                 self.timeout = value
             elif name.startswith(_SAGEMAKER):
                 self.headers[name.decode("latin-1")] = value.decode("latin-1")
+            elif name == b"x-amz-target":
+                self.operation = value.decode("latin-1")
 
     def target_model(self) -> str | None:
         """Return the TargetModel header; None if absent.

@@ -12,6 +12,7 @@ from contextlib import ExitStack, asynccontextmanager
 import uvloop
 
 from ..asynchronous import Runner
+from ..emulation import ControlPlane
 from ..endpoint import Role
 from ..errors import SettingsError
 from ..settings import Settings
@@ -27,46 +28,63 @@ GRACE = 20
 FILES = 32768
 
 
-def run(role: Role, runner: Runner | None, settings: Settings, host: str, ready: Callable[[int], None]) -> None:
+def run(
+    role: Role,
+    runner: Runner | None,
+    settings: Settings,
+    host: str,
+    ready: Callable[[int], None],
+    plane: ControlPlane | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT, then let running requests end.
 
     :param runner: answers asynchronous invocations; None where they are not wanted.
+    :param plane: what makes the role's endpoints, where SageMaker's control plane is emulated.
     :param ready: called with the port once requests are taken.
     :raises SettingsError: if the port is taken.
     """
     _allow_connections()
     with ExitStack() as stack:
         socks = [stack.enter_context(sock) for sock in bind(host, settings.port, settings.fronts)]
-        uvloop.run(_run(role, runner, settings, socks, ready))
+        uvloop.run(_run(role, runner, settings, socks, ready, plane))
 
 
 async def _run(
-    role: Role, runner: Runner | None, settings: Settings, socks: Sequence[socket.socket], ready: Callable[[int], None]
+    role: Role,
+    runner: Runner | None,
+    settings: Settings,
+    socks: Sequence[socket.socket],
+    ready: Callable[[int], None],
+    plane: ControlPlane | None,
 ) -> None:
     stop = asyncio.Event()
     await role.start()
     try:
+        if plane is not None:
+            plane.start()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
         for sock in socks:
             sock.listen(BACKLOG)  # before it is told that it can be connected to
-        async with _serving(role, runner, settings, socks) as serving:
+        async with _serving(role, runner, settings, socks, plane) as serving:
             heap.freeze()
             ready(socks[0].getsockname()[1])
             await stop.wait()
             loop.add_signal_handler(signal.SIGINT, serving.abort)  # who presses Ctrl-C again does not want to wait
     finally:
+        if plane is not None:
+            await plane.stop()
         await role.stop()
 
 
 @asynccontextmanager
 async def _serving(
-    role: Role, runner: Runner | None, settings: Settings, socks: Sequence[socket.socket]
+    role: Role, runner: Runner | None, settings: Settings, socks: Sequence[socket.socket], plane: ControlPlane | None
 ) -> AsyncIterator[Listener | Fronts]:
     """Answer what comes: in this process, or if there are several sockets in one process for each."""
     asynchronous = AsyncInvocations(role, runner, settings.async_output)
-    app = create_app(role, settings, asynchronous)
+    app = create_app(role, settings, asynchronous, plane)
     asynchronous.start(app)
     if len(socks) == 1:
         listener = Listener(app, int(settings.max_body), settings.receive_timeout)
