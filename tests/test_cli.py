@@ -34,6 +34,7 @@ COMMANDS = [
     "evictions",
     "invoke",
     "models",
+    "names",
     "new-plugin",
     "package",
     "plugins",

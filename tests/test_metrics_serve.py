@@ -45,7 +45,7 @@ class Samples(dict[tuple[str, frozenset[tuple[str, str]]], float]):
             for sample in family.samples
         )
 
-    def get(self, name: str, **labels: str) -> float:  # type: ignore[override]
+    def get(self, name: str, /, **labels: str) -> float:  # type: ignore[override]
         """Return a value."""
         return self[f"manymodels_{name}", frozenset(labels.items())]
 
@@ -59,7 +59,9 @@ def busy(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
     constant(store / "two.joblib", 2.0)
     script(store, "failing", FAILING)
     script(store, "broken", "raise OSError('broken')")
-    flags = ("--workers", "1", "--metrics-models", "2", "--store-refresh", "0")
+    names = root / "names.json"
+    names.write_text('{"names": {"one@new": {"serve": "one.joblib", "shadow": {"model": "two.joblib"}}}}')
+    flags = ("--workers", "1", "--metrics-models", "2", "--store-refresh", "0", "--names", names)
     with serve(root, store, *flags, backend=backend) as server:
         yield server, store
 
@@ -137,6 +139,21 @@ def test_restarts(busy: tuple[Server, Path]) -> None:
         ),
         "the restart is counted",
     )
+
+
+def test_shadows(busy: tuple[Server, Path]) -> None:
+    server, store = busy
+    constant(store / "two.joblib", 2.0)
+
+    def counted(result: str) -> float:
+        return Samples(server).get("shadows_total", name="one@new", model="two.joblib", result=result)
+
+    before = Samples(server).get("invocations_total", model="two.joblib", status="2xx")
+    assert server.predict("one@new") == [11.0]
+    until(lambda: counted("differed") == 1, "the shadow's answer is compared")
+    assert counted("agreed") == counted("failed") == counted("dropped") == 0
+    # Nobody was answered by it.
+    assert Samples(server).get("invocations_total", model="two.joblib", status="2xx") == before
 
 
 def test_several_fronts_count_together(backend: str, tmp_path: Path) -> None:

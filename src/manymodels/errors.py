@@ -55,6 +55,8 @@ class ManyModelsError(Exception):
     original_status: ClassVar[int | None] = None
     #: Seconds for ``Retry-After``; None sends no such header.
     retry_after: ClassVar[int | None] = None
+    #: The artifact that was asked, where a name above artifacts was asked for.
+    target_model: str | None = None
 
     def again(self) -> ManyModelsError:
         """Return a copy to raise: an instance raised many times would collect every traceback."""

@@ -34,3 +34,5 @@ class Answer(msgspec.Struct, array_like=True):
     timings: dict[str, float] = {}
     #: The version of the artifact that answered; empty where there is no store that has versions.
     version: str = ""
+    #: The artifact that answered, where a name above artifacts was asked for.
+    target_model: str | None = None

@@ -194,6 +194,13 @@ class Settings(BaseSettings):
         description="A trace: what it asks for most is loaded at the start, as far as there is room.",
         json_schema_extra={"metavar": "FILE"},
     )
+    names: FilePath | None = Field(
+        None,
+        validation_alias=_env("names"),
+        description="JSON file of names above artifacts: versions, aliases, canaries and shadows. It is read anew "
+        "when it changes.",
+        json_schema_extra={"metavar": "FILE"},
+    )
     queue_size: int = Field(
         4096,
         ge=1,

@@ -13,6 +13,7 @@ from ..settings import load
 from .client import evictions, invoke, models
 from .environments import environments
 from .local import check, package
+from .names import names
 from .new_plugin import new_plugin
 from .replay import replay
 from .serve import serve
@@ -72,7 +73,7 @@ def cli() -> None:
 
 
 for _command in (
-    *(check, environments, evictions, invoke, models, package, plugins, replay, serve, settings, train),
+    *(check, environments, evictions, invoke, models, names, package, plugins, replay, serve, settings, train),
     *(new_plugin, verify_plugin),
 ):
     cli.add_command(_command)

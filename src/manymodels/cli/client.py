@@ -79,8 +79,8 @@ def models(target_model: str | None, url: str, *, as_json: bool) -> None:
     if target_model is not None:
         _show(_ask(url, "GET", f"/models/{quote(target_model, errors='surrogateescape')}").json(), as_json=as_json)
         return
-    loaded = {model["modelName"]: model for model in _pages(url, "/models", "models")}
-    names = list(_pages(url, "/artifacts", "artifacts"))
+    loaded = {model["modelName"]: model for model in _items(url, "/models", "models")}
+    names = list(_items(url, "/artifacts", "artifacts"))
     names += sorted(loaded.keys() - set(names))  # loaded, and gone from the store since
     if as_json:
         print_json([{"artifact": name, "loaded": loaded.get(name)} for name in names])
@@ -100,7 +100,7 @@ def evictions(url: str, limit: int, *, as_json: bool) -> None:
     Why each left, what it took and what loading it again costs; how often it was asked for, and
     for how long it was not before it left.
     """
-    left = list(itertools.islice(_pages(url, "/evictions", "evictions"), limit))
+    left = list(itertools.islice(_items(url, "/evictions", "evictions"), limit))
     if as_json:
         print_json(left)
         return
@@ -143,16 +143,26 @@ def _described(model: dict[str, Any] | None) -> tuple[str, str, str, str]:
     return plugin, size(model["bytes"]), f"{model['loadSeconds'] * 1e3:.0f} ms", "\n".join(model.get("notes", ()))
 
 
-def _pages(url: str, path: str, member: str) -> Iterator[Any]:
+def _items(url: str, path: str, member: str) -> Iterator[Any]:
+    for page in pages(url, path, member):
+        yield from page[member]
+
+
+def pages(url: str, path: str, member: str) -> Iterator[dict[str, Any]]:
+    """Yield the pages of a list that a server gives.
+
+    :param member: the list's name in them.
+    """
     token = None
     while True:
         parameters: dict[str, str] = {} if token is None else {"next_page_token": token}
         answer = _ask(url, "GET", path, params=parameters)
         try:
             page = answer.json()
-            yield from page[member]
+            iter(page[member])
         except (ValueError, KeyError, TypeError):
             raise click.ClickException(f"{url}{path} does not answer as manymodels does; check --url") from None
+        yield page
         token = page.get("nextPageToken")
         if token is None:
             return

@@ -6,8 +6,9 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from msgspec import structs
 
@@ -30,6 +31,7 @@ from .failures import Failures
 from .fetch import Fetcher, Opened
 from .journal import Eviction
 from .measured import Measured, counted
+from .names import NameDescription, Names
 from .patience import patience, patiently
 from .residents import Newer, Resident, Residents
 from .room import Room
@@ -80,6 +82,9 @@ class Endpoint(Measured):
         #: Models being unloaded; set once they are.
         self._leaving: dict[str, asyncio.Event] = {}
         self._room = Room(self._residents, functools.partial(self._evict, reason="room"))
+        self._names: Names | None = None
+        if settings.names is not None:
+            self._names = Names(settings.names, self._counted_answer, self._answer, store.find, self._metrics)
 
     # -- Start and stop --
 
@@ -90,11 +95,15 @@ class Endpoint(Measured):
         if settings.pin or settings.warm_up is not None:
             chore = warm_up(self, self._store, self._residents, settings.pin, settings.warm_up)
             self._chores.append(asyncio.create_task(chore))
+        if self._names is not None:
+            self._names.start()
         if settings.idle_ttl is not None:
             self._chores.append(asyncio.create_task(retire(self, self._residents, settings.idle_ttl)))
 
     async def stop(self) -> None:
         """Stop the model server."""
+        if self._names is not None:
+            self._names.stop()
         for task in (*self._chores, *self._flights.values()):
             task.cancel()
         await self._stop()
@@ -110,9 +119,13 @@ class Endpoint(Measured):
             return super().route(endpoint, target_model, variant)
         return self._routes.find(endpoint, target_model, variant)
 
-    @counted
-    async def invoke(self, target_model: str | None, invocation: Invocation) -> Answer:
+    def invoke(self, target_model: str | None, invocation: Invocation) -> Coroutine[Any, Any, Answer]:
         """Answer an invocation; the model is fetched and loaded first if it has to be."""
+        if self._names is None or target_model is None:
+            return self._counted_answer(target_model, invocation)
+        return self._names.invoke(target_model, invocation)
+
+    async def _answer(self, target_model: str | None, invocation: Invocation) -> Answer:
         if target_model is None:
             raise BadTargetModel(
                 "the TargetModel header (X-Amzn-SageMaker-Target-Model) is missing; "
@@ -140,6 +153,8 @@ class Endpoint(Measured):
         answer.timings["fetch"] = timings.fetch
         answer.timings["load"] = timings.load
         return answer
+
+    _counted_answer = counted(_answer)
 
     async def _invoke_while_looking(self, resident: Resident, invocation: Invocation, timeout: float) -> Answer | None:
         """Answer while the store is asked whether this is still its version of the model; None if it is not.
@@ -346,8 +361,14 @@ class Endpoint(Measured):
         if self._flights:
             await asyncio.wait(self._flights.values(), timeout=seconds)
 
+    def names(self, artifact: str | None = None) -> tuple[list[NameDescription], str]:
+        """Return the names above artifacts, or above one; and why their file, as it is now, is not in force."""
+        return ([], "") if self._names is None else (self._names.describe(artifact), self._names.fault)
+
     async def warm(self, name: str) -> None:
         """Load a model if it is not there."""
+        if self._names is not None:
+            name = self._names.artifact(name)
         if name not in self._residents:
             await self._load_patiently(name)
 
@@ -407,8 +428,8 @@ class Endpoint(Measured):
         return [self._versioned(model) for model in super().models()]
 
     def describe(self, name: str) -> ModelDescription:
-        """Return one loaded model, with its version."""
-        return self._versioned(super().describe(name))
+        """Return one loaded model, with its version, by its own name or another."""
+        return self._versioned(super().describe(name if self._names is None else self._names.artifact(name)))
 
     def _versioned(self, model: ModelDescription) -> ModelDescription:
         if (resident := self._residents.get(model.name)) is None:

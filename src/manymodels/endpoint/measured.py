@@ -16,6 +16,7 @@ from ..sagemaker import VARIANT
 from ..server import ModelDescription, ModelServer
 from ..settings import Settings
 from .journal import Eviction
+from .names import NameDescription
 
 F = TypeVar("F", bound=Callable[..., Awaitable[Answer]])
 
@@ -82,6 +83,10 @@ class Measured:
     def evictions(self, before: int | None, limit: int) -> list[Eviction]:
         """Return none: whoever loads and unloads keeps the journal."""
         return []
+
+    def names(self, artifact: str | None = None) -> tuple[list[NameDescription], str]:
+        """Return none: they are for whoever has a store."""
+        return [], ""
 
     async def metrics(self, accept: str) -> Answer:
         """Return the metrics for Prometheus."""

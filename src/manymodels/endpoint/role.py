@@ -8,6 +8,7 @@ from typing import Protocol
 from ..invocation import Answer, Invocation
 from ..server import ModelDescription
 from .journal import Eviction
+from .names import NameDescription
 
 
 class Role(Protocol):
@@ -83,6 +84,9 @@ class Role(Protocol):
 
     def evictions(self, before: int | None, limit: int) -> list[Eviction]:
         """Return the newest evictions, of those with a number below `before` if it is given."""
+
+    def names(self, artifact: str | None = None) -> tuple[list[NameDescription], str]:
+        """Return the names above artifacts, or above one; and why their file, as it is now, is not in force."""
 
     async def metrics(self, accept: str) -> Answer:
         """Return the metrics for Prometheus.

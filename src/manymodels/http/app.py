@@ -22,7 +22,7 @@ from .asynchronous import AsyncInvocations
 from .control import Control, control_error
 from .docs import Docs
 from .paging import asked, paged, token_of
-from .replies import Reply, answer, aws_error, container_error, invocations_error, timing
+from .replies import Reply, answer, aws_error, container_error, invocations_error, resolved, timing
 from .request import Request
 from .routing import Route, Router
 from .runtime import Runtime
@@ -87,12 +87,13 @@ class Resource:
         reply = self._error(error, request)
         if isinstance(error, NoMethod):
             reply.add("allow", ", ".join(self._handlers))
+        resolved(reply, error.target_model)
         level = logging.WARNING if reply.status >= 500 else logging.INFO
         logger.log(
             level,
             "%s",
             error,
-            extra={"status": reply.status, "model": _name(request), "request_id": request.id},
+            extra={"status": reply.status, "model": error.target_model or _name(request), "request_id": request.id},
         )
         return reply
 
@@ -129,6 +130,7 @@ class Application:
             Route("/openapi/{model}", Resource(container_error, GET=docs.openapi)),
             Route("/execution-parameters", Resource(container_error, GET=self.execution_parameters)),
             Route("/artifacts", Resource(container_error, GET=self.list_artifacts)),
+            Route("/names", Resource(container_error, GET=self.list_names)),
             Route("/evictions", Resource(container_error, GET=self.list_evictions)),
         ]
 
@@ -179,6 +181,8 @@ class Application:
         described = _described(model)
         if (schema := decode(model.schema)) is not None:
             described["schema"] = msgspec.to_builtins(schema)
+        if names := self._role.names(model.name)[0]:
+            described["names"] = msgspec.to_builtins(names)
         return Reply.json(200, described)
 
     async def unload(self, request: Request) -> Reply:
@@ -220,6 +224,18 @@ class Application:
         content: dict[str, Any] = {"evictions": msgspec.to_builtins(left[:limit])}
         if len(left) > limit:
             content["nextPageToken"] = token_of(str(left[limit - 1].number))
+        return Reply.json(200, content)
+
+    async def list_names(self, request: Request) -> Reply:
+        """``GET /names``: the names above artifacts, a page at a time; and what is wrong with their file."""
+        names, fault = self._role.names()
+        by_name = {name.name: name for name in names}
+        page, token = paged(lambda after: (name for name in sorted(by_name) if name > after), request.query)
+        content: dict[str, Any] = {"names": [msgspec.to_builtins(by_name[name]) for name in page]}
+        if fault:
+            content["fault"] = fault
+        if token is not None:
+            content["nextPageToken"] = token
         return Reply.json(200, content)
 
     async def metrics(self, request: Request) -> Reply:

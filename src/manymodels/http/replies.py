@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 JSON = "application/json"
 #: Names the version of the artifact that answered.
 ARTIFACT_VERSION = "x-manymodels-artifact-version"
+#: Names the artifact that was asked in place of a name above artifacts.
+RESOLVED = "x-manymodels-target-model"
 
 #: The exception names of multi-model-server, which log filters and alarms of its users look for.
 _MMS_TYPES = {
@@ -34,7 +36,7 @@ _MMS_TYPES = {
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: Headers that are the server's to set, whatever a model's script says.
 _OWN = {"connection", "content-length", "content-type", "date", "keep-alive", "server", "te", "trailer"}
-_OWN |= {"transfer-encoding", "upgrade", ARTIFACT_VERSION}
+_OWN |= {"transfer-encoding", "upgrade", ARTIFACT_VERSION, RESOLVED}
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
 
 
@@ -91,7 +93,12 @@ def told(reply: Reply, result: Answer) -> Reply:
     if result.version:
         reply.add(ARTIFACT_VERSION, result.version)
     reply.timings = result.timings
-    return reply
+    return resolved(reply, result.target_model)
+
+
+def resolved(reply: Reply, target_model: str | None) -> Reply:
+    """Say which artifact was asked in place of a name above artifacts; in UTF-8, as boto3 sends TargetModels."""
+    return reply if target_model is None else reply.add(RESOLVED, target_model.encode().decode("latin-1"))
 
 
 def timing(timings: Mapping[str, float]) -> str:

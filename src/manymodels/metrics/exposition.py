@@ -61,6 +61,12 @@ def _latencies(metrics: Metrics, _: ServerState) -> Iterator[tuple[Labels, Value
         yield (name,), series.latency
 
 
+def _shadows(metrics: Metrics, _: ServerState) -> Iterator[tuple[Labels, Value]]:
+    for (name, model), counts in metrics.shadows.items():
+        for result in ("agreed", "differed", "failed", "dropped"):
+            yield (name, model, result), getattr(counts, result)
+
+
 _COUNTER, _GAUGE, _HISTOGRAM = CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 DEFINITIONS = (
     Definition(
@@ -181,6 +187,13 @@ DEFINITIONS = (
         "Time to unload a model, the wait for its running invocations included.",
         (),
         _one(lambda metrics, _: metrics.unload),
+    ),
+    Definition(
+        "manymodels_shadows",
+        _COUNTER,
+        "Requests for a shadow by what came of it; dropped: it was not asked, because too many were under way.",
+        ("name", "model", "result"),
+        _shadows,
     ),
     Definition(
         "manymodels_resident_models",

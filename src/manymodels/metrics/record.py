@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ..errors import (
     BY_NAME,
     BadTargetModel,
@@ -24,6 +26,21 @@ RESTARTS = ("died", "timeout", "leak")
 
 #: Errors that come of names too that no model has.
 _UNPROVEN = (BadTargetModel, ModelNotFound, ModelNotReady, Overloaded)
+
+
+@dataclass
+class ShadowCounts:
+    """What came of asking a shadow."""
+
+    agreed: int = 0
+    differed: int = 0
+    failed: int = 0
+    #: Requests it was not asked, because too many were under way.
+    dropped: int = 0
+    #: The largest difference of those that agreed, relative to ``max(1, |value|)``.
+    largest: float = 0.0
+    #: Why it last differed or failed.
+    last: str = ""
 
 
 class Metrics:
@@ -67,6 +84,8 @@ class Metrics:
         self.async_queued = 0
         self.async_running = 0
         self.async_ended = {"done": 0, "failed": 0}
+        #: By name and artifact.
+        self.shadows: dict[tuple[str, str], ShadowCounts] = {}
 
     # -- Invocations --
 
