@@ -32,6 +32,7 @@ _DEFAULTS = {
     "workers": "one per processor",
     "memory": f"{SHARE:.0%} of the container's limit less {RESERVE >> 20} MiB, at least a quarter of it",
     "cache_dir": "a temporary one",
+    "cache_size": "half of what the disk has for them",
     "start_method": "`fork` on Linux, elsewhere `spawn`",
 }
 

@@ -480,7 +480,7 @@ def test_folders_stand_for_buckets_and_a_restart_keeps_endpoints(tmp_path: Path)
 )
 def test_limits_beyond_those_of_aws_are_refused(flags: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
-        emulate(None, None, None, None, load(**flags))  # type: ignore[arg-type]
+        emulate(None, None, None, None, None, load(**flags))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def test_a_bad_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
         return LocalStore(where, DiskCache(tmp_path / "cache"), lambda _: True)
 
     with pytest.raises(SettingsError, match=said):
-        open_endpoints(path, open_store)
+        open_endpoints(path, DiskCache(tmp_path / "cache"), open_store)
 
 
 # -- Mounts --
@@ -153,8 +153,9 @@ def test_a_bad_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
 
 def test_a_store_that_was_taken_out_is_not_found_any_more(tmp_path: Path) -> None:
     constant(tmp_path / "store" / "model.joblib", 1.0)
-    store = LocalStore(tmp_path / "store", DiskCache(tmp_path / "cache"), lambda path: path.suffix == ".joblib")
-    mounts = Mounts()
+    cache = DiskCache(tmp_path / "cache")
+    store = LocalStore(tmp_path / "store", cache, lambda path: path.suffix == ".joblib")
+    mounts = Mounts(cache)
     mounts.mount("a/b", store)
     found = mounts.find("a/b/model.joblib")
     assert (mounts.open(found) / "model.joblib").is_file()

@@ -98,6 +98,11 @@ def test_a_life_in_numbers(busy: tuple[Server, Path]) -> None:
     assert 0 < now.get("load_seconds_sum") <= now.get("load_wait_seconds_sum") < 60
     assert sum(value for (name, _), value in now.items() if name == "manymodels_load_failures_total") == 1
     assert now.get("golden_failures_total") == 0
+    # At its start the server looked at what it serves.
+    assert now.get("disk_cache_misses_total") == now.get("disk_cache_hits_total") == 2
+    assert now.get("disk_cache_evictions_total") == now.get("disk_cache_damaged_total") == 0
+    assert now.get("disk_cache_bytes") == 2 * 2 * 4096
+    assert now.get("disk_cache_budget_bytes") > 0
     assert now.get("resident_models") == 3
     assert 0 < now.get("resident_bytes") < now.get("memory_budget_bytes")
     assert now.get("workers") >= 1

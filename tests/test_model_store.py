@@ -21,7 +21,7 @@ from manymodels.invocation import Invocation
 from manymodels.plugins import Plugins
 from manymodels.server import ModelDescription
 from manymodels.settings import load
-from manymodels.store import Store
+from manymodels.store import DiskCache, Store
 
 STORE = Path(__file__).parent.parent / "model_store"
 ARTIFACTS = ["breast_cancer.ubj", "diabetes.tar.gz", "house", "iris.tar.gz", "shops/berlin.tar.gz", "wine"]
@@ -33,7 +33,7 @@ def build(folder: Path) -> str:
 
 
 def open_(folder: Path, cache: Path) -> Store:
-    return open_store(folder, cache, load(), Plugins.installed())
+    return open_store(folder, DiskCache(cache), load(), Plugins.installed())
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def answers(built: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     """The answer of every model to its sample."""
     settings = load(workers=1)
     plugins = Plugins.installed()
-    store = open_store(built, tmp_path_factory.mktemp("cache"), settings, plugins)
+    store = open_store(built, DiskCache(tmp_path_factory.mktemp("cache")), settings, plugins)
     endpoint = Endpoint(store, create_server(settings, {}), plugins, settings)
     found: dict[str, Any] = {}
 

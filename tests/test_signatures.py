@@ -27,7 +27,7 @@ from manymodels.errors import BadArtifact, ManyModelsError, NotTrusted, Settings
 from manymodels.plugins import Plugins
 from manymodels.server.workers import create
 from manymodels.settings import Settings, load
-from manymodels.store import Limits, Store, TrustedStore, pack, read_keys, unpack, verify
+from manymodels.store import DiskCache, Limits, Store, TrustedStore, pack, read_keys, unpack, verify
 from manymodels.store.pack import digests
 from manymodels.store.signatures import fingerprint, read_private_key, sign
 
@@ -85,7 +85,7 @@ def settings(keys: Path) -> Settings:
 
 @pytest.fixture
 def opened(tmp_path: Path, store: Path, key: Path) -> Store:
-    return open_store(store, tmp_path / "cache", settings(key.with_suffix(".pub")), Plugins())
+    return open_store(store, DiskCache(tmp_path / "cache"), settings(key.with_suffix(".pub")), Plugins())
 
 
 def fetch(store: Store, name: str) -> Path:
@@ -170,7 +170,9 @@ def test_signed_archives_and_folders_are_taken(opened: Store, model: Path) -> No
 def test_any_of_several_keys_will_do(tmp_path: Path, store: Path, key: Path) -> None:
     other = write_keys(tmp_path, "other")
     (tmp_path / "trusted").write_bytes(b"".join(path.with_suffix(".pub").read_bytes() + b"\n" for path in (other, key)))
-    assert fetch(open_store(store, tmp_path / "cache", settings(tmp_path / "trusted"), Plugins()), "a.tar.gz")
+    assert fetch(
+        open_store(store, DiskCache(tmp_path / "cache"), settings(tmp_path / "trusted"), Plugins()), "a.tar.gz"
+    )
 
 
 def test_the_signature_can_be_checked_by_openssl(store: Path, key: Path, tmp_path: Path) -> None:
@@ -309,7 +311,9 @@ def test_no_plugin_is_shown_what_is_not_verified(tmp_path: Path, store: Path, mo
 
     nosy = Nosy()
     nosy.claim = claim  # type: ignore[attr-defined]
-    opened = open_store(store, tmp_path / "cache", settings(key.with_suffix(".pub")), Plugins([("nosy", nosy)]))
+    opened = open_store(
+        store, DiskCache(tmp_path / "cache"), settings(key.with_suffix(".pub")), Plugins([("nosy", nosy)])
+    )
     assert list(opened.list()) == ["a.tar.gz", "folder"]
     refused(opened, "unsigned")
     assert asked == []
@@ -317,7 +321,7 @@ def test_no_plugin_is_shown_what_is_not_verified(tmp_path: Path, store: Path, mo
 
 def test_without_trusted_keys_nothing_has_to_be_signed(tmp_path: Path, store: Path) -> None:
     change(store / "folder" / "model.joblib")
-    plain = open_store(store, tmp_path / "cache", load(), Plugins())
+    plain = open_store(store, DiskCache(tmp_path / "cache"), load(), Plugins())
     assert not isinstance(plain, TrustedStore)
     assert fetch(plain, "folder") == store / "folder"
 

@@ -81,8 +81,16 @@ class Settings(BaseSettings):
     cache_dir: Path | None = Field(
         None,
         validation_alias=_env("cache_dir"),
-        description="Folder for unpacked artifacts, a temporary one, removed at the end, unless set; and for "
-        "environments, which are otherwise in the user's cache.",
+        description="Folder for unpacked artifacts, which a server that starts again finds there, and several may "
+        "share; a temporary one, removed at the end, unless set. And for environments, which are otherwise in the "
+        "user's cache.",
+    )
+    cache_size: ByteSize | None = Field(
+        None,
+        ge=1 << 20,
+        validation_alias=_env("cache_size"),
+        description="Bytes that unpacked artifacts may take on the disk; what was not used for longest is deleted, "
+        "never what a loaded model uses. Half of what the disk has for them unless set.",
     )
     block_plugins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), validation_alias=_env("block_plugins"), description="Names of plugins to leave out, separated by commas."

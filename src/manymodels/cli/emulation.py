@@ -12,11 +12,12 @@ from ..errors import SettingsError
 from ..plugins import Plugins
 from ..server import ModelServer
 from ..settings import Settings
-from ..store import Mounts, Store
+from ..store import DiskCache, Mounts, Store
 
 
 def emulate(
     root: str | Path | None,
+    cache: DiskCache,
     open_store: Callable[[str | Path], Store],
     server: ModelServer,
     plugins: Plugins,
@@ -25,6 +26,7 @@ def emulate(
     """Return the role, and what makes its endpoints.
 
     :param root: a store whose folders are the buckets; None: S3 itself.
+    :param cache: that of all stores.
     :raises SettingsError: if a limit is beyond AWS's, or botocore is not installed.
     """
     if settings.endpoints is not None:
@@ -37,6 +39,6 @@ def emulate(
         )
     if isinstance(root, Path) and not root.is_dir():
         raise SettingsError(f"the buckets' folder {str(root)!r} is not a folder; create it or name another")
-    mounts, routes = Mounts(), Routes()
+    mounts, routes = Mounts(cache), Routes()
     role = Endpoint(mounts, server, plugins, settings, routes)
     return role, ControlPlane(Shapes(), role, mounts, routes, open_store, root, settings)

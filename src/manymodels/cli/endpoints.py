@@ -10,7 +10,7 @@ import msgspec
 
 from ..endpoint import NAME, Routes, Variant
 from ..errors import SettingsError
-from ..store import Mounts, Store
+from ..store import DiskCache, Mounts, Store
 from .parts import location
 
 _Name = Annotated[str, msgspec.Meta(pattern=f"^({NAME.pattern})$")]
@@ -21,9 +21,10 @@ class _Variant(msgspec.Struct, forbid_unknown_fields=True):
     weight: Annotated[float, msgspec.Meta(ge=0)] = 1.0
 
 
-def open_endpoints(path: Path, open_store: Callable[[str | Path], Store]) -> tuple[Mounts, Routes]:
+def open_endpoints(path: Path, cache: DiskCache, open_store: Callable[[str | Path], Store]) -> tuple[Mounts, Routes]:
     """Open the stores of all variants of all endpoints.
 
+    :param cache: that of all stores.
     :param path: the file, such as ``{"churn": {"AllTraffic": {"store": "s3://bucket/churn"}}}``; folders in it
         are relative to its own.
     :raises SettingsError: if it cannot be read, is none of that kind, or a store cannot be opened.
@@ -35,7 +36,7 @@ def open_endpoints(path: Path, open_store: Callable[[str | Path], Store]) -> tup
             f"the endpoints in {str(path)!r} cannot be read: {error}; write "
             f'{{"ENDPOINT": {{"VARIANT": {{"store": "FOLDER or s3://BUCKET/PREFIX", "weight": 1}}}}}}'
         ) from error
-    mounts, routes = Mounts(), Routes()
+    mounts, routes = Mounts(cache), Routes()
     for endpoint, variants in endpoints.items():
         if not any(variant.weight for variant in variants.values()):
             raise SettingsError(f"endpoint {endpoint!r} in {str(path)!r} has no variant with a weight above 0")

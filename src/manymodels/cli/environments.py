@@ -19,7 +19,7 @@ from ..plugins import Binding, Plugins
 from ..settings import Settings, load
 from .options import options_of
 from .output import as_json_option, print_json, print_table, size
-from .parts import Location, open_store
+from .parts import Location, open_cache, open_store
 
 _DAY = 86400.0
 
@@ -77,16 +77,15 @@ def _needs(
     location: str | Path, settings: Settings, plugins: Plugins
 ) -> Iterator[tuple[str, tuple[Requirements, Binding] | ManyModelsError]]:
     """Yield the artifacts that need something, or cannot be looked at."""
-    with tempfile.TemporaryDirectory(prefix="manymodels-") as cache:
-        store = open_store(location, Path(cache), settings, plugins)
+    with tempfile.TemporaryDirectory(prefix="manymodels-") as folder:
+        store = open_store(location, open_cache(Path(folder), settings), settings, plugins)
         for name in store.list():
             try:
-                found = store.find(name)
-                artifact = Artifact(store.open(found), name)
+                artifact = Artifact(store.open(store.find(name)), name)
                 requirements = read(artifact, parse=True)
                 if requirements is not None:
                     yield name, (requirements, plugins.bind(artifact, settings.model_settings()))
-                store.forget(found)
+                store.cache.release(artifact.path)
             except ManyModelsError as error:
                 yield name, error
 

@@ -26,7 +26,7 @@ from ..store.base import ARCHIVES
 from ..store.pack import digests
 from ..store.signatures import Locked, read_private_key, sign
 from .output import as_json_option, print_json, print_table, size
-from .parts import Location, create_server, open_store
+from .parts import Location, create_server, open_cache, open_store
 from .samples import find_sample, guess_content_type
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def _opened(location: str | Path, settings: Settings, plugins: Plugins) -> Itera
     """Unpack an artifact as a store does, and bind it; yield its files."""
     parent = location.parent if isinstance(location, Path) else location.rstrip("/").rpartition("/")[0]
     with tempfile.TemporaryDirectory(prefix="manymodels-") as cache:
-        store = open_store(parent, Path(cache), settings, plugins)
+        store = open_store(parent, open_cache(Path(cache), settings), settings, plugins)
         folder = store.open(store.find(_name(location)))
         yield folder, plugins.bind(Artifact(folder, _name(location)), settings.model_settings())
 

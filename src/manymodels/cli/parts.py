@@ -91,10 +91,18 @@ def location(text: str) -> str | Path:
     return Path(text)
 
 
-def open_store(location: str | Path, cache: Path, settings: Settings, plugins: Plugins) -> Store:
+def open_cache(folder: Path, settings: Settings) -> DiskCache:
+    """Return the disk cache in a folder.
+
+    :raises SettingsError: if it is not one that can be used.
+    """
+    return DiskCache(folder, None if settings.cache_size is None else int(settings.cache_size))
+
+
+def open_store(location: str | Path, cache: DiskCache, settings: Settings, plugins: Plugins) -> Store:
     """Return the model store in a folder, or at an address; with trusted keys, only of what they signed.
 
-    :raises SettingsError: if it cannot be opened, or its cache is not a folder that can be used.
+    :raises SettingsError: if it cannot be opened.
     """
     model_settings = settings.model_settings()
     keys = None if settings.trusted_keys is None else read_keys(settings.trusted_keys)
@@ -109,7 +117,7 @@ def open_store(location: str | Path, cache: Path, settings: Settings, plugins: P
     limits = Limits(members=settings.max_members, bytes=int(settings.max_unpacked))
     store: Store
     if isinstance(location, Path):
-        store = LocalStore(location, DiskCache(cache), is_artifact, limits, copies=keys is not None)
+        store = LocalStore(location, cache, is_artifact, limits, copies=keys is not None)
     else:
-        store = RemoteStore(connect(location, settings.load_timeout), DiskCache(cache), is_artifact, limits)
+        store = RemoteStore(connect(location, settings.load_timeout), cache, is_artifact, limits)
     return store if keys is None else TrustedStore(store, keys)

@@ -17,16 +17,16 @@ import click
 
 from .. import log
 from ..endpoint import Container, Endpoint, Role, Routes, SingleModel
-from ..errors import ManyModelsError, NotListed, SettingsError
+from ..errors import ManyModelsError, NotListed, SettingsError, StoreUnavailable
 from ..http.serve import run
 from ..plugins import Plugins
 from ..sagemaker import MODEL_DIR, MODELS_DIR
 from ..settings import Settings, load, unsupported
-from ..store import Store
+from ..store import DiskCache, Store
 from .emulation import emulate
 from .endpoints import open_endpoints
 from .options import settings_options
-from .parts import Location, create_runner, create_server, open_store
+from .parts import Location, create_runner, create_server, open_cache, open_store
 from .samples import find_sample, guess_content_type
 
 logger = logging.getLogger(__name__)
@@ -75,19 +75,24 @@ def serve(store: str | Path | None, **flags: Any) -> None:
             role = (Container if settings.multi_model else SingleModel)(server, plugins, settings)
             what = "models named by POST /models" if settings.multi_model else str(settings.base_dir / MODEL_DIR)
         else:
-            cache = settings.cache_dir or stack.enter_context(tempfile.TemporaryDirectory(prefix="manymodels-"))
-            open_ = functools.partial(open_store, cache=Path(cache), settings=settings, plugins=plugins)
+            folder = settings.cache_dir or stack.enter_context(tempfile.TemporaryDirectory(prefix="manymodels-"))
+            cache = open_cache(Path(folder), settings)
+            open_ = functools.partial(open_store, cache=cache, settings=settings, plugins=plugins)
             if settings.emulate_sagemaker:
-                role, plane = emulate(store, open_, server, plugins, settings)
+                role, plane = emulate(store, cache, open_, server, plugins, settings)
                 what = "the endpoints that boto3 makes"
             else:
-                opened, routes = _opened(store, settings.endpoints, open_)
+                opened, routes = _opened(store, settings.endpoints, cache, open_)
                 role = Endpoint(opened, server, plugins, settings, routes)
+                artifacts: list[str] = []
                 try:
-                    artifacts = list(itertools.islice(opened.list(), COUNTED))
+                    artifacts += itertools.islice(opened.list(), COUNTED)
                     count = _count(artifacts)
                 except NotListed:
-                    artifacts, count = [], "artifacts by their names"
+                    count = "artifacts by their names"
+                except StoreUnavailable as error:
+                    logger.error("%s; until it can be, only what the disk cache has is served", error)
+                    count = "what the disk cache has of the artifacts"
                 what = f"{count} in {store or settings.endpoints}"
                 example = _example(opened, artifacts)
 
@@ -108,7 +113,7 @@ def serve(store: str | Path | None, **flags: Any) -> None:
 
 
 def _opened(
-    store: str | Path | None, endpoints: Path | None, open_: Callable[[str | Path], Store]
+    store: str | Path | None, endpoints: Path | None, cache: DiskCache, open_: Callable[[str | Path], Store]
 ) -> tuple[Store, Routes | None]:
     """Return the store, and where endpoints are mapped what each is in it."""
     if endpoints is None:
@@ -116,7 +121,7 @@ def _opened(
         return open_(store), None
     if store is not None:
         raise SettingsError("the endpoints' stores are those of --endpoints; leave STORE out, or name it there")
-    return open_endpoints(endpoints, open_)
+    return open_endpoints(endpoints, cache, open_)
 
 
 def _mounted(settings: Settings) -> Path | None:
@@ -139,10 +144,13 @@ def _example(store: Store, artifacts: list[str]) -> str:
     body, content_type = "[[...]]", "application/json"
     try:
         found = store.find(name)
-        sample = find_sample(store.open(found)) if found.size <= SMALL else None
-        if sample is not None and sample.stat().st_size <= SHORT:
-            body = sample.read_text().strip()
-            content_type = guess_content_type(b"", sample.name)
+        if found.size <= SMALL:
+            folder = store.open(found)
+            sample = find_sample(folder)
+            if sample is not None and sample.stat().st_size <= SHORT:
+                body = sample.read_text().strip()
+                content_type = guess_content_type(b"", sample.name)
+            store.cache.release(folder)
     except (ManyModelsError, OSError, UnicodeDecodeError) as error:
         logger.debug("no sample request: %s", error, extra={"model": name})
     headers = (f"X-Amzn-SageMaker-Target-Model: {name}", f"Content-Type: {content_type}")

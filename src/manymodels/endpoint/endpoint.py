@@ -191,6 +191,8 @@ class Endpoint(Measured):
         finally:
             if self._residents.end(resident):
                 self._room.changed()
+                if resident.replaced:
+                    self._fetcher.release(resident.path)
 
     async def _ready(self, target_model: str, deadline: float) -> _Timings:
         """Wait until the model is loaded; whoever asks meanwhile waits for the same load."""
@@ -245,15 +247,25 @@ class Endpoint(Measured):
             if resident.unsure is None:
                 logger.warning("served as it was loaded: %s", error, extra={"model": target_model})
             resident.unsure = error
-            resident.fresh_until = time.monotonic() + self._settings.store_refresh
+            resident.fresh_until = self._fresh_until()
             return timings
+        try:
+            await self._settle(opened, start, timings)
+        finally:
+            if opened.files is not None:
+                self._fetcher.release(opened.files.path)
+        return timings
+
+    async def _settle(self, opened: Opened, start: float, timings: _Timings) -> None:
+        """Load what was found, unless it is loaded."""
         found = opened.found
+        target_model = found.target_model
         if (leaving := self._leaving.get(target_model)) is not None:
             await leaving.wait()
         resident = self._residents.get(target_model)
         if resident is None:
             await self._bring(opened, start, timings)
-            return timings
+            return
         resident.unsure = None
         if resident.found.version == found.version:
             resident.newer = None
@@ -264,8 +276,7 @@ class Endpoint(Measured):
                 if self._residents.get(target_model) is not resident:
                     raise
                 resident.newer = Newer(found.version, error)
-        resident.fresh_until = time.monotonic() + self._settings.store_refresh
-        return timings
+        resident.fresh_until = self._fresh_until()
 
     async def _bring(self, opened: Opened, start: float, timings: _Timings) -> None:
         """Load a version that the store has; the one that is loaded serves until it takes its place."""
@@ -273,7 +284,8 @@ class Endpoint(Measured):
         self._failures.check(found)
         try:
             if opened.files is None and opened.error is None:  # it was loaded, or refused, when the look began
-                opened = await self._fetcher.open(found)
+                again = await self._fetcher.open(found)
+                opened.found, opened.files, opened.error = again.found, again.files, again.error
                 found = opened.found
             timings.fetch = time.monotonic() - start
             if opened.error is not None:
@@ -285,9 +297,7 @@ class Endpoint(Measured):
             passing = isinstance(error, StoreUnavailable) or (isinstance(error, OutOfMemory) and error.eviction_helps)
             if not passing:
                 self._failures.remember(found, error)
-                await self._fetcher.drop(found)
             raise
-        await self._fetcher.keep(found)
         self._failures.forget(found.target_model)
 
     async def _load(self, opened: Opened, timings: _Timings) -> None:
@@ -309,8 +319,13 @@ class Endpoint(Measured):
         now = time.monotonic()
         timings.load = now - start
         self._metrics.loaded(timings.load, timings.fetch)
-        self._residents.remove(name, "replaced")
-        self._residents.add(found, description.bytes, description.load_seconds, now + self._settings.store_refresh)
+        old = self._residents.remove(name, "replaced")
+        if old is not None:
+            old.replaced = True
+            if not old.in_use:
+                self._fetcher.release(old.path)
+        opened.files = None  # it is the resident's to release
+        self._residents.add(found, path, description.bytes, description.load_seconds, self._fresh_until())
         logger.info(
             "loaded",
             extra={
@@ -321,6 +336,9 @@ class Endpoint(Measured):
                 "load_ms": round(timings.load * 1e3, 1),
             },
         )
+
+    def _fresh_until(self) -> float:
+        return time.monotonic() + self._settings.store_refresh
 
     async def _evict(self, name: str, reason: str) -> None:
         """Unload a model once its last invocation has ended.
@@ -341,9 +359,8 @@ class Endpoint(Measured):
         finally:
             del self._leaving[name]
             left.set()
+        self._fetcher.release(resident.path)
         self._metrics.evicted(reason, time.monotonic() - start)
-        if reason not in ("room", "idle"):
-            await self._fetcher.forget(name)
 
     def evictions(self, before: int | None, limit: int) -> list[Eviction]:
         """Return the newest evictions, of those with a number below `before` if it is given."""
@@ -440,6 +457,7 @@ class Endpoint(Measured):
     async def metrics(self, accept: str) -> Answer:
         """Return the metrics for Prometheus."""
         self._metrics.outdated = self._residents.outdated()
+        self._metrics.disk_cache = self._store.cache.state()
         return await super().metrics(accept)
 
     async def unload(self, name: str) -> None:

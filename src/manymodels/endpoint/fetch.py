@@ -66,8 +66,6 @@ class Fetcher:
         self._plugins = plugins
         self._settings = settings
         self._model_settings = settings.model_settings()
-        #: What is kept on the local disk.
-        self._kept: dict[str, Found] = {}
         # The loop's own pool is too small for many slow stores, and is the server's for other things.
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
 
@@ -77,7 +75,7 @@ class Fetcher:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def look(self, target_model: str, known: Collection[str | None]) -> Opened:
-        """Find an artifact, and open it if it is none of the known versions.
+        """Find an artifact, and open it if it is none of the known versions; what is opened has to be released.
 
         :raises ModelNotFound: if there is none of that name.
         :raises LoadFailed: if the store cannot be read.
@@ -85,31 +83,26 @@ class Fetcher:
         return await self._in_thread(functools.partial(self._look, target_model, known))
 
     async def open(self, found: Found) -> Opened:
-        """Open an artifact."""
+        """Open an artifact, which has to be released."""
         return await self._in_thread(functools.partial(self._open, found))
 
-    async def keep(self, found: Found) -> None:
-        """Take note that a version is kept on the local disk, and delete another one of the artifact."""
-        old = self._kept.get(found.target_model)
-        if old is not None and old.version != found.version:
-            await self.forget(found.target_model)
-        self._kept[found.target_model] = found
-
-    async def drop(self, found: Found) -> None:
-        """Delete a version that cannot be loaded from the local disk."""
-        if self._kept.get(found.target_model) != found:
-            await self._in_thread(functools.partial(self._store.forget, found))
-
     async def forget(self, target_model: str) -> None:
-        """Delete what is kept of an artifact on the local disk."""
-        if (kept := self._kept.pop(target_model, None)) is not None:
-            await self._in_thread(functools.partial(self._store.forget, kept))
+        """Forget what the disk cache has of an artifact that has gone."""
+        await self._in_thread(functools.partial(self._forget, target_model))
+
+    def _forget(self, target_model: str) -> None:
+        if (kept := self._store.kept(target_model)) is not None:
+            self._store.forget(kept)
+
+    def release(self, path: Path) -> None:
+        """Take note that what was opened is not used any more."""
+        self._threads.submit(self._store.cache.release, path)
 
     async def frameworks(self) -> list[str] | None:
         """Return the plugins that a sample of the store needs; None, for all, where that says nothing."""
         try:
             return await self._in_thread(self._frameworks)
-        except NotListed:
+        except (NotListed, StoreUnavailable):
             return None
 
     def _frameworks(self) -> list[str] | None:
@@ -127,6 +120,7 @@ class Fetcher:
                 logger.warning("cannot be served: %s", error, extra={"model": target_model})
                 continue
             assert opened.files is not None
+            self._store.cache.release(opened.files.path)
             binding = opened.files.binding
             names.update(name for name in (binding.plugin, binding.framework) if name is not None)
             if time.monotonic() > until:
@@ -137,7 +131,7 @@ class Fetcher:
         try:
             found = self._store.find(target_model)
         except StoreUnavailable:
-            kept = self._kept.get(target_model)
+            kept = self._store.kept(target_model)
             if kept is None:
                 raise
             found = kept  # what is on the local disk is served without the store
@@ -145,6 +139,7 @@ class Fetcher:
 
     def _open(self, found: Found, tries: int = REPLACED) -> Opened:
         """Fetch the artifact's files and bind its plugin; one that is replaced meanwhile is found again."""
+        path = None
         try:
             path = self._store.open(found)
             artifact = Artifact(path, found.target_model)
@@ -155,6 +150,8 @@ class Fetcher:
         except StoreUnavailable as error:
             return Opened(found, error=error)
         except LoadFailed as error:
+            if path is not None:
+                self._store.cache.release(path)
             newer = self._store.find(found.target_model)
             if newer.version == found.version or tries == 1:
                 return Opened(found, error=error)

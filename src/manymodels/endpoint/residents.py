@@ -7,6 +7,7 @@ import fnmatch
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import LoadFailed, ManyModelsError
@@ -39,11 +40,27 @@ class Newer(NamedTuple):
 class Resident(Candidate):
     """A loaded model."""
 
-    __slots__ = ("found", "fresh_until", "idle", "last_used", "load_seconds", "newer", "pinned", "unsure", "uses")
+    __slots__ = (
+        "found",
+        "fresh_until",
+        "idle",
+        "last_used",
+        "load_seconds",
+        "newer",
+        "path",
+        "pinned",
+        "replaced",
+        "unsure",
+        "uses",
+    )
 
-    def __init__(self, found: Found, size: int, load_seconds: float, fresh_until: float, *, pinned: bool) -> None:
+    def __init__(
+        self, found: Found, path: Path, size: int, load_seconds: float, fresh_until: float, *, pinned: bool
+    ) -> None:
         super().__init__(found.target_model, size, load_seconds + OVERHEAD)
         self.found = found
+        #: Its files, to be released once it has left.
+        self.path = path
         self.load_seconds = load_seconds
         #: When the store is to be asked again, by the monotonic clock; as is the next.
         self.fresh_until = fresh_until
@@ -58,6 +75,8 @@ class Resident(Candidate):
         self.unsure: LoadFailed | None = None
         #: What could not take its place.
         self.newer: Newer | None = None
+        #: Whether another version has taken its place.
+        self.replaced = False
 
 
 class Residents:
@@ -84,10 +103,10 @@ class Residents:
         """Say whether a model of that name is never evicted for others."""
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in self._pins)
 
-    def add(self, found: Found, size: int, load_seconds: float, fresh_until: float) -> Resident:
+    def add(self, found: Found, path: Path, size: int, load_seconds: float, fresh_until: float) -> Resident:
         """Take in a model that was loaded."""
         name = found.target_model
-        resident = Resident(found, size, load_seconds, fresh_until, pinned=self.is_pinned(name))
+        resident = Resident(found, path, size, load_seconds, fresh_until, pinned=self.is_pinned(name))
         self._models[name] = resident
         if not resident.pinned:
             self._policy.add(resident)

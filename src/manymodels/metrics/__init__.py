@@ -1,6 +1,6 @@
 """What a server counts, for Prometheus and for CloudWatch."""
 
 from .record import Metrics
-from .state import ServerState
+from .state import DiskCacheState, ServerState
 
-__all__ = ["Metrics", "ServerState"]
+__all__ = ["DiskCacheState", "Metrics", "ServerState"]

@@ -17,6 +17,7 @@ from ..errors import (
 )
 from ..invocation import Answer
 from .histogram import SECONDS, SIZES, Histogram
+from .state import DiskCacheState
 from .tenants import GONE, Tenants
 
 #: Why models are unloaded.
@@ -78,6 +79,7 @@ class Metrics:
         self.golden_failures = 0
         #: Models served in an older version than that of the store, which cannot be loaded.
         self.outdated = 0
+        self.disk_cache = DiskCacheState()
         self.evictions = dict.fromkeys(EVICTIONS, 0)
         self.restarts = dict.fromkeys(RESTARTS, 0)
         #: Asynchronous invocations that wait in their queue, that are in hand, and that are answered.

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
+
+if TYPE_CHECKING:
+    from .cache import DiskCache
 
 #: Endings of the names that are archives; everything else is an artifact if a plugin claims it.
 ARCHIVES = (".tar.gz", ".tgz")
@@ -41,6 +44,9 @@ class Store(Protocol):
     All methods block and are called in a thread.
     """
 
+    #: Where `open` keeps what is not served where it lies, and where that is to be released.
+    cache: DiskCache
+
     def find(self, target_model: str) -> Found:
         """Return the artifact's present version.
 
@@ -50,15 +56,18 @@ class Store(Protocol):
         """
 
     def open(self, found: Found) -> Path:
-        """Return a local folder with the unpacked files, which must not be written to.
+        """Return a local folder with the unpacked files, which must not be written to; it stays until it is released.
 
         :raises ModelNotFound: if the artifact has gone since it was found.
         :raises BadArtifact: if it is corrupt, empty, too large or hostile.
         :raises LoadFailed: if it cannot be read, or was replaced while it was read.
         """
 
+    def kept(self, target_model: str) -> Found | None:
+        """Return the version of an artifact that the disk cache has; None if it has none."""
+
     def forget(self, found: Found) -> None:
-        """Delete what `open` keeps of this version on the local disk."""
+        """Have the disk cache forget an artifact, as it has gone; the store itself is never changed."""
 
     def close(self) -> None:
         """End what is under way in other threads, which then fails."""

@@ -57,7 +57,7 @@ class LocalStore:
         if not root.is_dir():
             raise SettingsError(f"the model store {str(root)!r} is not a folder; create it or name another")
         self._root = root.absolute()
-        self._cache = cache
+        self.cache = cache
         self._is_artifact = is_artifact
         self._limits = limits or Limits()
         self._copies = copies
@@ -84,11 +84,15 @@ class LocalStore:
         with _reading(found.target_model):
             if found.kind == "folder" and not self._copies:
                 return self._real(found.target_model)
-            return self._cache.get(self._key(found), lambda into: self._fill(found, into))
+            return self.cache.get(self._key(found.target_model), found, lambda into: self._fill(found, into))
+
+    def kept(self, target_model: str) -> Found | None:
+        """Return the version of an artifact that the disk cache has; see `Store.kept`."""
+        return self.cache.find(self._key(target_model), target_model)
 
     def forget(self, found: Found) -> None:
-        """Delete the cached copy of this version; the store itself is never changed."""
-        self._cache.remove(self._key(found))
+        """Have the disk cache forget an artifact; see `Store.forget`."""
+        self.cache.forget(self._key(found.target_model))
 
     def close(self) -> None:
         """Do nothing: nothing here takes long."""
@@ -150,8 +154,8 @@ class LocalStore:
             size += status.st_size
         return Found(target_model, digest.hexdigest()[:32], size, "folder")
 
-    def _key(self, found: Found) -> str:
-        return f"{self._root}\0{found.target_model}\0{found.version}"
+    def _key(self, target_model: str) -> str:
+        return f"{self._root}\0{target_model}"
 
     def _fill(self, found: Found, into: Path) -> None:
         name = found.target_model

@@ -10,6 +10,7 @@ import msgspec
 
 from ..errors import ModelNotFound
 from .base import Found, Store
+from .cache import DiskCache
 
 
 class Mounts:
@@ -18,7 +19,12 @@ class Mounts:
     ``churn/blue/team/x.tar.gz`` is ``team/x.tar.gz`` in the store that is mounted as ``churn/blue``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cache: DiskCache) -> None:
+        """Begin with none.
+
+        :param cache: that of all the stores.
+        """
+        self.cache = cache
         self._stores: dict[str, Store] = {}
 
     def mount(self, name: str, store: Store) -> None:
@@ -41,8 +47,14 @@ class Mounts:
         store, name = self._split(found.target_model)
         return store.open(msgspec.structs.replace(found, target_model=name))
 
+    def kept(self, target_model: str) -> Found | None:
+        """Return the version of an artifact that the disk cache has; see `Store.kept`."""
+        store, name = self._split(target_model)
+        found = store.kept(name)
+        return None if found is None else msgspec.structs.replace(found, target_model=target_model)
+
     def forget(self, found: Found) -> None:
-        """Delete what is kept of this version; see `Store.forget`."""
+        """Have the disk cache forget an artifact; see `Store.forget`."""
         try:
             store, name = self._split(found.target_model)
         except ModelNotFound:  # its store was taken out

@@ -45,7 +45,7 @@ class RemoteStore:
             files of the right names: a listing downloads nothing.
         """
         self._objects = objects
-        self._cache = cache
+        self.cache = cache
         self._is_artifact = is_artifact
         self._limits = limits or Limits()
         self._reach = _Reach(objects.url)
@@ -66,13 +66,17 @@ class RemoteStore:
     def open(self, found: Found) -> Path:
         """Return a folder with the unpacked files; see `Store.open`."""
         try:
-            return self._cache.get(self._key(found), lambda into: self._fill(found, into))
+            return self.cache.get(self._key(found.target_model), found, lambda into: self._fill(found, into))
         except OSError as error:
             raise LoadFailed(f"{found.target_model!r} cannot be fetched: {error.strerror or error}") from error
 
+    def kept(self, target_model: str) -> Found | None:
+        """Return the version of an artifact that the disk cache has; see `Store.kept`."""
+        return self.cache.find(self._key(target_model), target_model)
+
     def forget(self, found: Found) -> None:
-        """Delete the cached copy of this version; the store itself is never changed."""
-        self._cache.remove(self._key(found))
+        """Have the disk cache forget an artifact; see `Store.forget`."""
+        self.cache.forget(self._key(found.target_model))
 
     def close(self) -> None:
         """End what is under way; see `Store.close`."""
@@ -168,8 +172,8 @@ class RemoteStore:
             raise _missing(name)
         return files
 
-    def _key(self, found: Found) -> str:
-        return f"{self._objects.url}\0{found.target_model}\0{found.version}\0{found.size}"
+    def _key(self, target_model: str) -> str:
+        return f"{self._objects.url}\0{target_model}"
 
     def _fill(self, found: Found, into: Path) -> None:
         name = found.target_model

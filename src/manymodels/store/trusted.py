@@ -22,6 +22,7 @@ class TrustedStore:
     """
 
     def __init__(self, store: Store, keys: Sequence[Ed25519PublicKey]) -> None:
+        self.cache = store.cache
         self._store = store
         self._keys = keys
 
@@ -38,14 +39,16 @@ class TrustedStore:
         try:
             verify(path, found.target_model, self._keys)
         except NotTrusted:
-            # A copy of an earlier process may have been changed since, or its code have left files there.
-            self._store.forget(found)
-            path = self._store.open(found)
-            verify(path, found.target_model, self._keys)
+            self.cache.release(path)
+            raise
         return path
 
+    def kept(self, target_model: str) -> Found | None:
+        """Return the version of an artifact that the disk cache has; see `Store.kept`."""
+        return self._store.kept(target_model)
+
     def forget(self, found: Found) -> None:
-        """Delete what is kept of this version; see `Store.forget`."""
+        """Have the disk cache forget an artifact; see `Store.forget`."""
         self._store.forget(found)
 
     def close(self) -> None:
