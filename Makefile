@@ -7,6 +7,7 @@ PORT ?= 8080
 JOBS ?= 2
 
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517
 STAMP := $(VENV)/.installed
 STAMP_ALL := $(VENV)/.installed-all
 # The plugins that `make install` brings, and those that only `make install-all` does.
@@ -38,14 +39,13 @@ install-all: $(STAMP_ALL) ## install the plugins for all other frameworks too
 
 $(STAMP_ALL): $(STAMP) $(call metadata,$(OTHERS))
 	@echo "installing the other plugins into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 $(foreach plugin,$(OTHERS),-e ./$(plugin))
+	@$(PIP) $(foreach plugin,$(OTHERS),-e ./$(plugin))
 	@touch $@
 
 $(STAMP): setup.cfg pyproject.toml $(call metadata,$(PLUGINS) $(HANDLERS))
 	@echo "installing into $(VENV) (a minute or two the first time) ..."
-	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 \
-		-e '.[test]' $(foreach plugin,$(PLUGINS),-e ./$(plugin)) $(foreach handler,$(HANDLERS),-e './$(handler)[java]')
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) -e '.[test]' $(foreach plugin,$(PLUGINS),-e ./$(plugin)) $(foreach handler,$(HANDLERS),-e './$(handler)[java]')
 	@touch $@
 
 samples: install ## train the sample models that are missing from model_store/
@@ -73,7 +73,8 @@ test-all: test ## all checks, and the tests on every other Python that is there
 	@for version in $(VERSIONS); do \
 		if [ "Python $$version" = "$$($(BIN)/python --version | cut -d. -f1,2)" ]; then continue; \
 		elif python$$version -c "import venv" 2>/dev/null; \
-		then $(MAKE) --no-print-directory pytest PYTHON=python$$version VENV=.venv-$$version NEEDS=install TESTS='$(PORTABLE)' || exit 1; \
+		then $(MAKE) --no-print-directory pytest PYTHON=python$$version VENV=.venv-$$version NEEDS=install \
+			TESTS='$(PORTABLE)' PIP="$(BIN)/uv pip install --quiet --python .venv-$$version" || exit 1; \
 		else echo "Python $$version is not there: skipped"; fi; \
 	done
 
@@ -84,7 +85,7 @@ test-image: install ## build the container images, by Docker or else by buildah,
 	@MANYMODELS_IMAGE=manymodels $(BIN)/python -m pytest -k image tests/test_image.py $(CONTRACT)
 
 test-stores: install-all ## test with model stores in S3, Azure and Google's cloud, by emulators; needs npm
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -e '.[emulators]'
+	@$(PIP) -e '.[emulators]'
 	@test -x $(VENV)/node_modules/.bin/azurite-blob || npm install --no-fund --no-audit --prefix $(VENV) azurite
 	@export PATH="$(abspath $(VENV))/node_modules/.bin:$$PATH"; \
 	$(BIN)/python -m pytest tests/test_store_clouds.py || exit 1; \
@@ -93,7 +94,7 @@ test-stores: install-all ## test with model stores in S3, Azure and Google's clo
 	done
 
 bench: install ## measure side by side with other servers, by the flags in BENCH; --help lists them
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -e '.[bench]'
+	@$(PIP) -e '.[bench]'
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 clean: ## remove what was installed and cached
