@@ -40,6 +40,17 @@ def output_fn(prediction, accept):
 """
 
 
+#: Yields its answer.
+WORDS = """
+def model_fn(model_dir):
+    return None
+
+def transform_fn(model, data, content_type, accept):
+    for word in data.strip('"').split():
+        yield word + "|"
+"""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the mark of tests, or modules of them, that hold for other backends than `workers`."""
     config.addinivalue_line("markers", "backends(name, ...): the model servers that a test runs on, one after another")
@@ -68,6 +79,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     constant(root / "model.joblib", 8.0)
     booster(root / "booster.ubj")
     script(root, "echo", ECHO)
+    script(root, "words", WORDS)
     return root
 
 

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,14 @@ def test_the_variant_asked_for_answers(runtime: Any, explanations: dict[str, str
 @pytest.mark.parametrize("name", [IRIS, "modèle.tar.gz"])
 def test_an_inference_component_is_a_model(runtime: Any, name: str) -> None:
     assert answer(runtime.invoke_endpoint(EndpointName="e", InferenceComponentName=name, Body=BODY)) == [0]
+
+
+def test_answers_a_stream_in_parts(runtime: Any) -> None:
+    for model, body, content in (("words", '"a b"', b"a|b|"), (IRIS, BODY, b"[0]")):
+        reply = runtime.invoke_endpoint_with_response_stream(EndpointName="e", InferenceComponentName=model, Body=body)
+        with closing(reply["Body"]) as events:
+            assert b"".join(event["PayloadPart"]["Bytes"] for event in events) == content
+        assert reply["ContentType"] == "application/json"
 
 
 def test_needs_no_signature(server: Server) -> None:

@@ -21,7 +21,7 @@ from manymodels.errors import (
     UnsupportedAccept,
     UnsupportedContentType,
 )
-from manymodels.invocation import Answer, Invocation
+from manymodels.invocation import Answer, Invocation, Streaming
 from manymodels.model import Model
 from manymodels.plugins import Binding
 
@@ -96,6 +96,13 @@ def raising(error: BaseException) -> Callable[[Any, Context], Any]:
         raise error
 
     return act
+
+
+def yields(data: Any, context: Context) -> Generator[str, None, None]:
+    """Stream what is asked for; what is no text breaks it off."""
+    for part in data:
+        context.set_response_content_type(0, f"text/{part}")
+        yield part
 
 
 # -- Loading --
@@ -330,3 +337,48 @@ def test_observers_see_the_request_and_keep_state_with_the_model(tmp_path: Path)
 
 def test_no_invocations_are_no_answers(tmp_path: Path) -> None:
     assert make(Plugin(Lists()), tmp_path).invoke([]) == []
+
+
+# -- Streams --
+
+
+def test_what_a_plugin_yields_is_one_answer_where_nobody_takes_parts(tmp_path: Path) -> None:
+    model = make(Plugin(Lists(), act=yields), tmp_path)  # never joined, though its data could be
+    first, second, third = model.invoke(
+        [Invocation(body, "application/json") for body in (b'["a", "b"]', b'["c", 1]', b"[]")]
+    )
+    assert isinstance(first, Answer)
+    assert (first.body, first.content_type) == (b"ab", "text/a")
+    assert isinstance(second, PredictionFailed)
+    assert "it yields int" in str(second)
+    assert isinstance(third, Answer)
+    assert third.body == b""
+
+
+def test_an_error_before_the_first_part_is_the_answer(tmp_path: Path) -> None:
+    (result,) = make(Plugin(act=yields), tmp_path).stream([Invocation(b"[1]", "application/json")])
+    assert isinstance(result, PredictionFailed)
+
+
+def test_a_stream_makes_one_part_at_a_time(tmp_path: Path) -> None:
+    made = iter(["a", "b", "c"])
+    model = make(Plugin(act=lambda data, context: iter(made)), tmp_path)
+    (result,) = model.stream([Invocation(b"[]", "application/json", "text/x-words")])
+    assert isinstance(result, Streaming)
+    assert (result.body, result.content_type) == (b"a", "text/x-words")
+    assert next(result.rest) == b"b"
+    assert list(made) == ["c"]
+    result.rest.close()  # an iterator has nothing to close
+
+
+def test_a_generator_that_fails_to_close_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def act(data: Any, context: Context) -> Generator[str, None, None]:
+        try:
+            yield "a"
+        finally:
+            raise OSError("the file is gone")
+
+    (result,) = make(Plugin(act=act), tmp_path).stream([Invocation(b"[]", "application/json")])
+    assert isinstance(result, Streaming)
+    result.rest.close()
+    assert "the file is gone" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from . import codecs
@@ -15,6 +16,8 @@ def input_fn(body: bytes, content_type: str | None) -> Any:
 
 
 @hookimpl(trylast=True)
-def output_fn(prediction: Any, accept: str) -> tuple[bytes, str]:
-    """Encode the prediction by the Accept header."""
+def output_fn(prediction: Any, accept: str) -> tuple[bytes | Iterator[Any], str]:
+    """Encode the prediction by the Accept header; one that yields is streamed as it is."""
+    if isinstance(prediction, Iterator):
+        return prediction, accept
     return codecs.encode(prediction, accept)

@@ -98,6 +98,7 @@ def predict_fn(data: Any, model: Any, context: Context) -> Any:
     :param data: what ``input_fn`` returned, or several joined by the plugin's ``batch``.
     :param model: what ``load`` returned.
     :param context: the model and this request; of a joined call, the first request's.
+    :returns: what ``output_fn`` takes. Without an ``output_fn``, an iterator of bytes and str is streamed.
     :raises manymodels.errors.BadInput: where the model refuses the data (width, NaN, dtype).
         Any other exception is answered with 500 and logged with its traceback.
     """
@@ -113,7 +114,10 @@ def output_fn(prediction: Any, model: Any, accept: str, context: Context) -> Any
     :param model: what ``load`` returned.
     :param accept: the Accept header; the operator's default where it is absent or ``*/*``.
     :param context: the model and this request.
-    :returns: a pair of body (bytes or str) and content type.
+    :returns: a pair of body (bytes or str) and content type. An iterator of bytes and str as the body, such as
+        a generator, is streamed: each part is sent as it comes, no faster than the client reads. What is set of the
+        reply in the context until the first part is heeded, and an error until then is answered as any other. When
+        nobody reads on, the generator is closed.
     :raises manymodels.errors.UnsupportedAccept: answered with 406.
     """
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
+
+#: Most bytes of a part of a streamed answer.
+PART = 64 << 10
 
 
 class Invocation(msgspec.Struct, array_like=True, frozen=True):
@@ -36,3 +41,57 @@ class Answer(msgspec.Struct, array_like=True):
     version: str = ""
     #: The artifact that answered, where a name above artifacts was asked for.
     target_model: str | None = None
+
+
+class Parts(Iterator[bytes]):
+    """What a generator of a plugin's yields, as bytes of `PART` at most."""
+
+    def __init__(self, made: Iterator[Any], failed: Callable[[BaseException], Exception]) -> None:
+        """Take what is yielded, when it is asked for.
+
+        :param failed: makes of an exception of the generator's the one to raise.
+        """
+        self._made = made
+        self._failed = failed
+        self._rest = memoryview(b"")
+
+    def __next__(self) -> bytes:
+        while not self._rest:
+            try:
+                self._rest = memoryview(_as_bytes(next(self._made))).cast("B")
+            except StopIteration:
+                raise
+            except (Exception, SystemExit) as error:
+                raise self._failed(error) from error
+        part, self._rest = bytes(self._rest[:PART]), self._rest[PART:]
+        return part
+
+    def close(self) -> None:
+        """Let the generator end where it is."""
+        close = getattr(self._made, "close", None)
+        try:
+            if close is not None:
+                close()
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - logged there
+            self._failed(error)  # which logs it: nobody waits for it any more
+
+
+class Streaming(Answer, kw_only=True):
+    """An answer of which `body` is the first part, and the rest is still to be made."""
+
+    rest: Parts
+
+    def whole(self) -> Answer:
+        """Return it once it is made.
+
+        :raises Exception: if it breaks off.
+        """
+        return Answer(b"".join([self.body, *self.rest]), self.content_type, self.status, self.headers, self.timings)
+
+
+def _as_bytes(part: Any) -> bytes | bytearray | memoryview:
+    if isinstance(part, str):
+        return part.encode()
+    if isinstance(part, (bytes, bytearray, memoryview)):
+        return part
+    raise TypeError(f"an answer is streamed as bytes or str; it yields {type(part).__name__}")

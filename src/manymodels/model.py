@@ -17,7 +17,7 @@ from .codecs import any_accept
 from .context import Context, ModelSettings
 from .errors import GoldenFailed, LoadFailed, ManyModelsError, OutOfMemory, PredictionFailed
 from .golden import Golden, GoldenResult
-from .invocation import Answer, Invocation
+from .invocation import Answer, Invocation, Parts, Streaming
 from .plugins import Binding, Plugins, Predict
 from .schema import encode
 from .trial import ORIGINAL, Predictor, compare
@@ -178,6 +178,10 @@ class Model:
 
     def invoke(self, invocations: Sequence[Invocation]) -> list[Answer | ManyModelsError]:
         """Answer invocations that arrived together, each with an answer or an error of its own."""
+        return [self._whole(result) if isinstance(result, Streaming) else result for result in self.stream(invocations)]
+
+    def stream(self, invocations: Sequence[Invocation]) -> list[Answer | ManyModelsError]:
+        """Answer invocations; of an answer that the plugin yields, a `Streaming`, only the first part is made."""
         calls = [_Call(invocation, self._context(invocation)) for invocation in invocations]
         if len(calls) > 1 and self._batch is not None:
             for call in calls:
@@ -203,14 +207,23 @@ class Model:
         try:
             for step in steps:
                 step(call)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - logged there
+            call.outcome = self._failure(error, getattr(step, "__name__", "").strip("_"))
+
+    def _failure(self, error: BaseException, step: str = "streaming") -> ManyModelsError:
+        """Return what is answered instead."""
+        if isinstance(error, ManyModelsError):
+            return error
+        if isinstance(error, MemoryError):
+            return OutOfMemory(f"memory ran out while {self.context.target_model!r} answered")
+        logger.error("%s of %r failed", step, self.context.target_model, exc_info=error)
+        return PredictionFailed(f"{self.context.target_model!r} failed: {_describe(error)}")
+
+    def _whole(self, streaming: Streaming) -> Answer | ManyModelsError:
+        try:
+            return streaming.whole()
         except ManyModelsError as error:
-            call.outcome = error
-        except MemoryError:
-            call.outcome = OutOfMemory(f"memory ran out while {self.context.target_model!r} answered")
-        except (Exception, SystemExit) as error:
-            name = getattr(step, "__name__", "").strip("_")
-            logger.exception("%s of %r failed", name, self.context.target_model)
-            call.outcome = PredictionFailed(f"{self.context.target_model!r} failed: {_describe(error)}")
+            return error
 
     def _decode(self, call: _Call) -> None:
         invocation = call.invocation
@@ -248,18 +261,23 @@ class Model:
     def _encode(self, call: _Call) -> None:
         context = call.context
         body, content_type = self._hooks.output_fn(call.prediction, self._model, context.accept, context)
+        rest = None
+        if isinstance(body, Iterator):
+            rest = Parts(body, self._failure)
+            start = time.perf_counter()
+            body = next(rest, b"")  # first: what it sets of the reply until then goes into the head
+            call.seconds += time.perf_counter() - start
         content_type = context.response_content_type or content_type
         status, headers = context.response_status, context.response_headers
         if headers or type(status) is not int or type(content_type) is not str or not content_type.isascii():
             # There and back: what a plugin set may be of any type, or text that cannot be sent.
             content_type, status, headers = _head.decode(msgspec.msgpack.encode((content_type, status, headers)))
-        call.outcome = Answer(
-            body=body.encode() if isinstance(body, str) else bytes(body),
-            content_type=content_type,
-            status=status,
-            headers=headers,
-            timings={"predict": call.seconds},
-        )
+        body = body.encode() if isinstance(body, str) else bytes(body)
+        timings = {"predict": call.seconds}
+        if rest is None:
+            call.outcome = Answer(body, content_type, status, headers, timings)
+        else:
+            call.outcome = Streaming(body, content_type, status, headers, timings, rest=rest)
 
 
 def _describe(error: BaseException) -> str:

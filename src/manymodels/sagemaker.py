@@ -35,6 +35,8 @@ FAILURE_LOCATION: Final = "X-Amzn-SageMaker-FailureLocation"
 REQUEST_ID: Final = "x-amzn-RequestId"
 ERROR_TYPE: Final = "x-amzn-ErrorType"
 INVOKED_VARIANT: Final = "x-Amzn-Invoked-Production-Variant"
+#: The model's Content-Type, where the answer comes in a stream of events.
+STREAM_CONTENT_TYPE: Final = "X-Amzn-SageMaker-Content-Type"
 NEW_SESSION_ID: Final = "X-Amzn-SageMaker-New-Session-Id"
 CLOSED_SESSION_ID: Final = "X-Amzn-SageMaker-Closed-Session-Id"
 

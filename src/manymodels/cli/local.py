@@ -20,6 +20,7 @@ from ..errors import LoadFailed, ManyModelsError
 from ..invocation import Answer, Invocation
 from ..plugins import Binding, Plugins
 from ..server import ModelDescription
+from ..server.streams import collected
 from ..settings import Settings, load
 from ..store import pack, verify
 from ..store.base import ARCHIVES
@@ -188,7 +189,8 @@ async def _try(
         description = await patiently(lambda: server.load(name, folder, binding), patience(settings))
         for request in requests:
             try:
-                outcomes.append(await server.invoke(name, request, settings.invocation_timeout))
+                answer = await server.invoke(name, request, settings.invocation_timeout)
+                outcomes.append(await collected(answer, int(settings.max_body)))
             except ManyModelsError as error:
                 outcomes.append(error)
         return description, outcomes

@@ -25,6 +25,7 @@ from ..errors import (
 from ..invocation import Answer, Invocation
 from ..plugins import Plugins
 from ..server import ModelDescription, ModelServer
+from ..server.streams import discard, once_whole
 from ..settings import Settings
 from ..store import Store
 from .failures import Failures
@@ -168,31 +169,48 @@ class Endpoint(Measured):
             result = await self._invoke(resident, invocation, timeout)
         except ManyModelsError as error:
             result = error
-        if (flight := self._flights.get(resident.name)) is not None:
-            wait = min(self._begun[resident.name] + LOOK, deadline) - time.monotonic()
-            await asyncio.wait([flight], timeout=0 if self._slow else max(wait, 0))
-            if flight.done():
-                self._outcome(flight)
-            elif self._residents.get(resident.name) is not resident:
-                await self._ready(resident.name, deadline)
-            else:
-                self._slow = True
+        try:
+            await self._look(resident, result, deadline)
+        except BaseException:
+            discard(result)
+            raise
         if self._residents.get(resident.name) is not resident:
+            discard(result)
             return None
         self._metrics.hits += 1
         if isinstance(result, ManyModelsError):
             raise result
         return result
 
+    async def _look(self, resident: Resident, result: object, deadline: float) -> None:
+        """Wait, but not for long, until the store has said whether this is still its version of the model."""
+        if (flight := self._flights.get(resident.name)) is not None:
+            wait = min(self._begun[resident.name] + LOOK, deadline) - time.monotonic()
+            await asyncio.wait([flight], timeout=0 if self._slow else max(wait, 0))
+            if flight.done():
+                self._outcome(flight)
+            elif self._residents.get(resident.name) is not resident:
+                discard(result)  # with it, the model would not be done that is to leave
+                await self._ready(resident.name, deadline)
+            else:
+                self._slow = True
+
     async def _invoke(self, resident: Resident, invocation: Invocation, timeout: float) -> Answer:
         self._residents.begin(resident)
-        try:
-            return await self._server.invoke(resident.name, invocation, timeout)
-        finally:
+
+        def end(_: object) -> None:
             if self._residents.end(resident):
                 self._room.changed()
                 if resident.replaced:
                     self._fetcher.release(resident.path)
+
+        try:
+            answer = await self._server.invoke(resident.name, invocation, timeout)
+        except BaseException:
+            end(None)
+            raise
+        once_whole(answer, end)
+        return answer
 
     async def _ready(self, target_model: str, deadline: float) -> _Timings:
         """Wait until the model is loaded; whoever asks meanwhile waits for the same load."""

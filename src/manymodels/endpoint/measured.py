@@ -14,6 +14,7 @@ from ..metrics.cloudwatch import CloudWatch
 from ..metrics.exposition import Snapshot
 from ..sagemaker import VARIANT
 from ..server import ModelDescription, ModelServer
+from ..server.streams import once_whole
 from ..settings import Settings
 from .journal import Eviction
 from .names import NameDescription
@@ -102,20 +103,32 @@ def counted(invoke: F) -> F:
         start = time.perf_counter()
         label = SINGLE if name is None else name
         self._waiting += 1
+
+        def failed(error: Exception) -> None:
+            self._waiting -= 1
+            kind = type(error) if isinstance(error, ManyModelsError) else InternalFailure
+            self._metrics.failed(label, kind, time.perf_counter() - start)
+
         try:
             if self._waiting > self._settings.max_waiting:
                 raise Overloaded(f"{self._waiting - 1} invocations are waiting already; try again later")
             answer = await invoke(self, name, invocation)
         except asyncio.CancelledError:
+            self._waiting -= 1
             self._metrics.abandoned(time.perf_counter() - start)
             raise
         except Exception as error:
-            kind = type(error) if isinstance(error, ManyModelsError) else InternalFailure
-            self._metrics.failed(label, kind, time.perf_counter() - start)
+            failed(error)
             raise
-        finally:
+
+        def ended(error: ManyModelsError | None) -> None:
+            if error is not None:
+                failed(error)
+                return
             self._waiting -= 1
-        self._metrics.answered(label, answer, time.perf_counter() - start)
+            self._metrics.answered(label, answer, time.perf_counter() - start)
+
+        once_whole(answer, ended)
         return answer
 
     return cast("F", counting)

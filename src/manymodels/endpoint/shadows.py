@@ -16,6 +16,7 @@ from ..errors import ManyModelsError, Overloaded
 from ..golden import Golden
 from ..invocation import Answer, Invocation
 from ..metrics.record import ShadowCounts
+from ..server.streams import Streamed, collected
 from .rules import Shadow
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,8 @@ class Shadows:
 
     def begin(self, name: str, shadow: Shadow, invocation: Invocation, served: Answer, counts: ShadowCounts) -> None:
         """Ask the shadow of a name, if it is its turn, and there are not too many asked already."""
-        if shadow.model == served.target_model or served.status >= 300:  # it may be among what the name serves
+        # It may be among what the name serves; and of what is streamed, no copy is kept.
+        if shadow.model == served.target_model or served.status >= 300 or isinstance(served, Streamed):
             return
         if random.random() >= shadow.share:  # noqa: S311 - no secret
             return
@@ -72,7 +74,8 @@ class Shadows:
     async def _answer(self, shadow: Shadow, invocation: Invocation, served: Answer, counts: ShadowCounts) -> None:
         try:
             # The client's deadline says how long it waits for its answer, which it has.
-            answer = await self._ask(shadow.model, msgspec.structs.replace(invocation, deadline=math.inf))
+            asked = self._ask(shadow.model, msgspec.structs.replace(invocation, deadline=math.inf))
+            answer = await collected(await asked, COMPARED)
         except Overloaded:
             counts.dropped += 1
             return

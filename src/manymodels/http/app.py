@@ -22,10 +22,11 @@ from .asynchronous import AsyncInvocations
 from .control import Control, control_error
 from .docs import Docs
 from .paging import asked, paged, token_of
-from .replies import Reply, answer, aws_error, container_error, invocations_error, resolved, timing
+from .replies import Reply, aws_error, container_error, invocations_error, resolved, timing
 from .request import Request
 from .routing import Route, Router
 from .runtime import Runtime
+from .streaming import reply_to
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +120,9 @@ class Application:
             Route("/invocations", Resource(invocations_error, POST=self.invocations)),
             Route("/endpoints/{endpoint}/invocations", Resource(aws_error, POST=runtime.invoke)),
             Route("/endpoints/{endpoint}/async-invocations", Resource(aws_error, POST=self._asynchronous.accept)),
+            Route(
+                "/endpoints/{endpoint}/invocations-response-stream", Resource(aws_error, POST=runtime.invoke_streaming)
+            ),
             Route("/models/{model}/invoke", Resource(container_error, POST=self.invoke_loaded)),
             Route("/models/{model}/refresh", Resource(container_error, POST=self.refresh)),
             Route("/ping", Resource(container_error, GET=self.ping)),
@@ -139,12 +143,12 @@ class Application:
     async def invocations(self, request: Request) -> Reply:
         """``POST /invocations``: the short form; the model is loaded if it has to be."""
         result = await self._role.invoke(request.target_model(), request.invocation(self._limit))
-        return answer(result)
+        return reply_to(result)
 
     async def invoke_loaded(self, request: Request) -> Reply:
         """``POST /models/{name}/invoke``: a loaded model, as SageMaker calls it."""
         result = await self._role.invoke_loaded(request.parameters["model"], request.invocation(self._limit))
-        return answer(result)
+        return reply_to(result)
 
     # -- The container API --
 

@@ -11,8 +11,10 @@ from urllib.parse import unquote
 
 import httptools
 
+from ..errors import ManyModelsError
 from .replies import Reply
 from .request import Ids, Request
+from .streaming import StreamedReply
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +73,10 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[Request | Reply] = deque()
         #: Whether the client does not read its answers as fast as they come.
         self._full = False
+        #: Done when a streamed answer may go on, which waits for the client to read it.
+        self._room: asyncio.Future[None] | None = None
+        #: Whether the client of the last request knows chunks.
+        self._chunked = True
         #: Bytes of answers that it had not read when it was last looked at.
         self._unread = 0
         #: Whether the connection ends with the last answer, and nothing more is read.
@@ -136,6 +142,8 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on."""
         self._full = False
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
         self._next()
 
     # -- The parser --
@@ -194,7 +202,8 @@ class Connection(asyncio.Protocol):
     def _complete(self) -> None:
         self._in_request = False
         parser = self._parser
-        lasting = parser.should_keep_alive() and parser.get_http_version() != "1.0" and not parser.should_upgrade()
+        self._chunked = parser.get_http_version() != "1.0"
+        lasting = parser.should_keep_alive() and self._chunked and not parser.should_upgrade()
         self._last = self._last or not lasting or self._shared.stopping
         raw, _, query = self._url.partition(b"?")
         if raw[:1] != b"/" and b"://" in raw:  # as to a proxy
@@ -235,14 +244,56 @@ class Connection(asyncio.Protocol):
     async def _answer(self, request: Request) -> None:
         try:
             reply = await self._shared.answer(request)
+            if isinstance(reply, StreamedReply):
+                await self._stream(reply)
         except asyncio.CancelledError:  # the client went away, or the server does not wait any longer
             logger.debug("nobody waits for the answer", extra={"request_id": request.id})
             self.abort()
             return
         self._task = None
-        self._send(reply, head_only=request.method == "HEAD")
+        if not isinstance(reply, StreamedReply):
+            self._send(reply, head_only=request.method == "HEAD")
         if self._waiting:
             self._next()
+
+    async def _stream(self, reply: StreamedReply) -> None:
+        """Send a reply while it is being made, no faster than the client reads."""
+        chunked = self._chunked
+        if chunked:
+            reply.head += "transfer-encoding: chunked\r\n"
+        data = reply.encode(self._shared.date, close=self._last and not self._waiting)
+        try:
+            while part := await reply.rest.read():
+                self._transport.write(b"%b%x\r\n%b\r\n" % (data, len(part), part) if chunked else data + part)
+                data = b""
+                if self._full:
+                    await self._read()
+        except ManyModelsError as error:
+            # Without its end, which is how the client knows.
+            logger.warning("a streamed answer broke off: %s", error)
+            self._transport.write(data)
+            self._waiting.clear()
+            self._ended = True
+            self._deadline = self._loop.time() + self._shared.receive_timeout
+            if chunked:
+                self._transport.close()
+            else:
+                self.abort()
+            return
+        finally:
+            reply.rest.close()
+        self._transport.write(data + b"0\r\n\r\n" if chunked else data)
+        self._sent(last=self._last and not self._waiting)
+
+    async def _read(self) -> None:
+        """Wait until the client has read most of what was sent; `expire` looks whether it does."""
+        self._room = self._loop.create_future()
+        self._unread = self._transport.get_write_buffer_size()
+        self._deadline = self._loop.time() + self._shared.receive_timeout
+        try:
+            await self._room
+        finally:
+            self._room = None
 
     def _send(self, reply: Reply, *, head_only: bool) -> None:
         if self._ended:
@@ -255,6 +306,10 @@ class Connection(asyncio.Protocol):
             self._transport.write(head + reply.body)
         else:
             self._transport.writelines((head, reply.body))
+        self._sent(last=last)
+
+    def _sent(self, *, last: bool) -> None:
+        """Take note that an answer was given to the transport whole."""
         now = self._loop.time()
         self._unread = self._transport.get_write_buffer_size()
         if last:
@@ -286,7 +341,7 @@ class Connection(asyncio.Protocol):
 
     def expire(self, now: float) -> None:
         """End the connection if the client took too long."""
-        if now < self._deadline or (self._task is not None and not self._ended):
+        if now < self._deadline or (self._task is not None and self._room is None and not self._ended):
             return
         unread = self._transport.get_write_buffer_size()
         if unread < self._unread:  # it reads, if slowly

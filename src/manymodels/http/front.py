@@ -12,11 +12,13 @@ import msgspec
 import uvloop
 
 from .. import log
+from ..server.streams import Stream
 from . import heap
-from .link import Answered, Asked, Gone, Link, ToFront, to_front_decoder
+from .link import Answered, Asked, Ended, Gone, Link, Piece, Read, ToFront, to_front_decoder
 from .listener import Listener
 from .replies import Reply
 from .request import Request
+from .streaming import Body, StreamedReply
 
 
 class FrontConfig(msgspec.Struct):
@@ -41,6 +43,7 @@ class Owner:
         self.lost = asyncio.Event()
         self.link = Link(to_front_decoder, self._received, self._on_lost)
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
+        self._streams: dict[int, Stream] = {}
         self._numbers = itertools.count()
 
     async def answer(self, request: Request) -> Reply:
@@ -61,9 +64,26 @@ class Owner:
         if isinstance(message, Answered):
             future = self._waiting.get(message.number)
             if future is not None and not future.done():
-                future.set_result(message.reply)
+                future.set_result(self._streamed(message) if message.streamed else message.reply)
+        elif isinstance(message, Piece):
+            if (stream := self._streams.get(message.number)) is not None:
+                stream.feed(message.body)
+        elif isinstance(message, Ended):
+            if (stream := self._streams.pop(message.number, None)) is not None:
+                stream.finish(None if message.failure is None else message.failure.error())
         else:
             self.stop.set()
+
+    def _streamed(self, message: Answered) -> StreamedReply:
+        """Return a reply whose body is still to come."""
+        number, reply = message.number, message.reply
+
+        def stop() -> None:
+            self._streams.pop(number, None)
+            self.link.send(Gone(number))
+
+        stream = self._streams[number] = Stream(lambda count: self.link.send(Read(number, count)), stop)
+        return StreamedReply(reply.status, b"", reply.head, reply.timings, rest=Body(b"", stream))
 
     def _on_lost(self) -> None:
         self.lost.set()

@@ -13,9 +13,11 @@ import msgspec
 
 from ..settings import Settings
 from .front import FrontConfig
-from .link import Answered, Asked, Link, Stop, ToOwner, to_owner_decoder
+from .link import Answered, Asked, Link, Read, Stop, ToOwner, to_owner_decoder
+from .outlet import Outlet
 from .replies import Reply
 from .request import Request
+from .streaming import StreamedReply
 
 logger = logging.getLogger(__name__)
 
@@ -34,19 +36,28 @@ class _Front:
         self.link = Link(to_owner_decoder, self._received, self._lost)
         self._answer = answer
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._outlets: dict[int, Outlet] = {}
 
     def _received(self, message: ToOwner) -> None:
         if isinstance(message, Asked):
             task = asyncio.get_running_loop().create_task(self._reply(message))
             self._tasks[message.number] = task
+        elif isinstance(message, Read):
+            if (outlet := self._outlets.get(message.number)) is not None:
+                outlet.read(message.bytes)
         elif (gone := self._tasks.get(message.number)) is not None:
             gone.cancel()
 
     async def _reply(self, asked: Asked) -> None:
         try:
             reply = await self._answer(asked.request)
-            self.link.send(Answered(asked.number, reply), len(reply.body))
+            if isinstance(reply, StreamedReply):
+                self._outlets[asked.number] = outlet = Outlet(self.link.send, asked.number)
+                await outlet.send(reply)
+            else:
+                self.link.send(Answered(asked.number, reply), len(reply.body))
         finally:
+            self._outlets.pop(asked.number, None)
             del self._tasks[asked.number]
 
     def _lost(self) -> None:

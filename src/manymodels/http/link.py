@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from ..server.messages import Frames, frame
+from ..server.messages import Failure, Frames, frame
 from .replies import Reply
 from .request import Request
 
@@ -38,14 +38,38 @@ class Answered(msgspec.Struct, tag="answered", array_like=True):
 
     number: int
     reply: Reply
+    #: Whether its body comes in `Piece`s.
+    streamed: bool = False
+
+
+class Read(msgspec.Struct, tag="read", array_like=True):
+    """Front to owner: the client took so many bytes of a streamed answer."""
+
+    number: int
+    bytes: int
+
+
+class Piece(msgspec.Struct, tag="piece", array_like=True):
+    """Owner to front: the next bytes of a streamed answer."""
+
+    number: int
+    body: bytes
+
+
+class Ended(msgspec.Struct, tag="ended", array_like=True):
+    """Owner to front: a streamed answer has come to its end."""
+
+    number: int
+    #: Why it broke off.
+    failure: Failure | None
 
 
 class Stop(msgspec.Struct, tag="stop", array_like=True):
     """Owner to front: take no more requests, and end once the last is answered."""
 
 
-ToOwner = Asked | Gone
-ToFront = Answered | Stop
+ToOwner = Asked | Read | Gone
+ToFront = Answered | Piece | Ended | Stop
 to_owner_decoder: msgspec.msgpack.Decoder[list[ToOwner]] = msgspec.msgpack.Decoder(list[ToOwner])
 to_front_decoder: msgspec.msgpack.Decoder[list[ToFront]] = msgspec.msgpack.Decoder(list[ToFront])
 

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import orjson
@@ -56,7 +56,7 @@ class Reply(msgspec.Struct, array_like=True):
     @classmethod
     def of(cls, status: int, body: bytes, content_type: str) -> Reply:
         """Return a reply of any content type."""
-        return cls(status, body, f"content-type: {_clean(content_type)}\r\ncontent-length: {len(body)}\r\n")
+        return cls(status, body, f"{type_line(content_type)}content-length: {len(body)}\r\n")
 
     @classmethod
     def json(cls, status: int, content: Any) -> Reply:
@@ -79,16 +79,28 @@ def _clean(value: str) -> str:
     return value if value.isprintable() else _UNPRINTABLE.sub(" ", value)
 
 
+R = TypeVar("R", bound=Reply)
+
+
+def type_line(content_type: str) -> str:
+    """Return the line of the Content-Type."""
+    return f"content-type: {_clean(content_type)}\r\n"
+
+
 def answer(result: Answer) -> Reply:
     """Return the reply to an invocation."""
-    reply = Reply.of(result.status, result.body, result.content_type)
+    return with_headers(Reply.of(result.status, result.body, result.content_type), result)
+
+
+def with_headers(reply: R, result: Answer) -> R:
+    """Add to a reply what the model set of its headers."""
     for name, value in result.headers.items():
         if name.lower() not in _OWN and _TOKEN.fullmatch(name):
             reply.add(name, value)
     return told(reply, result)
 
 
-def told(reply: Reply, result: Answer) -> Reply:
+def told(reply: R, result: Answer) -> R:
     """Add to the reply to an invocation what is ours to say: which version answered, and how long that took."""
     if result.version:
         reply.add(ARTIFACT_VERSION, result.version)
@@ -96,9 +108,11 @@ def told(reply: Reply, result: Answer) -> Reply:
     return resolved(reply, result.target_model)
 
 
-def resolved(reply: Reply, target_model: str | None) -> Reply:
+def resolved(reply: R, target_model: str | None) -> R:
     """Say which artifact was asked in place of a name above artifacts; in UTF-8, as boto3 sends TargetModels."""
-    return reply if target_model is None else reply.add(RESOLVED, target_model.encode().decode("latin-1"))
+    if target_model is not None:
+        reply.add(RESOLVED, target_model.encode().decode("latin-1"))
+    return reply
 
 
 def timing(timings: Mapping[str, float]) -> str:

@@ -7,6 +7,9 @@ import re
 from .. import sagemaker
 from ..endpoint import Role
 from ..errors import BadMember, BadTargetModel
+from ..invocation import Answer
+from ..server.streams import collected
+from .events import events_of
 from .replies import Reply, answer, model_error, told
 from .request import Request
 
@@ -39,15 +42,39 @@ class Runtime:
         self._limit = limit
 
     async def invoke(self, request: Request) -> Reply:
-        """``POST /endpoints/{EndpointName}/invocations``: InvokeEndpoint."""
+        """``POST /endpoints/{EndpointName}/invocations``: InvokeEndpoint.
+
+        A streamed answer is collected, so that a model that fails on the way is a ModelError.
+        """
+        result, variant = await self._ask(request)
+        result = await collected(result, self._limit)
+        if result.status >= 400:
+            return self._refused(result, request)
+        return answer(result).add(sagemaker.INVOKED_VARIANT, variant)
+
+    async def invoke_streaming(self, request: Request) -> Reply:
+        """``POST /endpoints/{EndpointName}/invocations-response-stream``: InvokeEndpointWithResponseStream."""
+        if request.headers.get(sagemaker.SESSION_ID) == sagemaker.NEW_SESSION:
+            raise BadMember("a stream opens no session: SessionId NEW_SESSION is for InvokeEndpoint")
+        if (accept := request.headers.pop(sagemaker.STREAM_ACCEPT, None)) is not None:
+            request.accept = request.headers["accept"] = accept
+        result, variant = await self._ask(request)
+        if result.status >= 400:
+            return self._refused(await collected(result, self._limit), request)
+        reply = events_of(result).add(sagemaker.STREAM_CONTENT_TYPE, result.content_type)
+        return reply.add(sagemaker.INVOKED_VARIANT, variant)
+
+    async def _ask(self, request: Request) -> tuple[Answer, str]:
+        """Return the answer, and the variant that gave it."""
         check(request)
         wanted = request.headers.get(sagemaker.TARGET_VARIANT)
         name, variant = self._role.route(request.parameters["endpoint"], model_of(request), wanted)
-        result = await self._role.invoke(name, request.invocation(self._limit))
-        if result.status >= 400:  # the model's script says so itself
-            message = result.body.decode("utf-8", "replace")
-            return told(model_error(result.status, message, request.parameters["endpoint"]), result)
-        return answer(result).add(sagemaker.INVOKED_VARIANT, variant)
+        return await self._role.invoke(name, request.invocation(self._limit)), variant
+
+    def _refused(self, result: Answer, request: Request) -> Reply:
+        """Return the reply for a status of 400 or more, which the model's script chose."""
+        message = result.body.decode("utf-8", "replace")
+        return told(model_error(result.status, message, request.parameters["endpoint"]), result)
 
 
 def check(request: Request) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ..errors import InvocationTimeout, ManyModelsError
 from ..invocation import Answer, Invocation
 from .messages import Failure
+from .streams import Stream
 
 
 @dataclass(eq=False, slots=True)
@@ -20,18 +21,24 @@ class Awaited:
     asked: float
     deadline: float
     began: float = field(default=0.0, kw_only=True)
+    #: What is still to come of its answer, where that is streamed.
+    stream: Stream | None = field(default=None, kw_only=True)
 
     def settle(self, outcome: Answer | Failure) -> None:
         """Hand over what the model answered, if it is still waited for."""
         if isinstance(outcome, Failure):
             self.fail(outcome.error())
+        elif self.stream is not None:
+            self.stream.finish()
         elif not self.future.done():
             outcome.timings["queue"] = self.began - self.asked
             self.future.set_result(outcome)
 
     def fail(self, error: ManyModelsError) -> None:
         """Answer with an error, which may be that of others too, if it is still waited for."""
-        if not self.future.done():
+        if self.stream is not None:
+            self.stream.finish(error)
+        elif not self.future.done():
             self.future.set_exception(error.again())
 
     def overdue(self, name: str, state: str) -> InvocationTimeout:

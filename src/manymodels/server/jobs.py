@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,8 @@ from ..errors import ManyModelsError, ModelNotFound
 from ..invocation import Answer
 from .awaited import Awaited
 from .held import Held
-from .messages import Failure, Load, Run, ToWorker, Unload
+from .messages import Begins, Failure, Load, Part, Pull, Run, Stop, ToWorker, Unload
+from .streams import Stream, Streamed
 
 if TYPE_CHECKING:
     from .slot import Slot
@@ -24,6 +25,8 @@ SHARE = 8
 FRONT_COST = 0.0001
 #: Seconds that invocations which cannot be joined may hold a worker together, while other models are asked too.
 SLICE = 0.005
+#: Seconds a worker has to end a stream that is over its deadline.
+CLOSING = 2.0
 
 _numbers = itertools.count(1)
 
@@ -44,6 +47,8 @@ class Resident(Held):
     answered: int = 0
     #: Most invocations in one frame while other models are asked too.
     share: int = SHARE
+    #: Whether an answer of it was streamed: then invocations are sent one by one.
+    streams: bool = False
     #: What workers know it by: a name may come back for another model before the worker let go of the first.
     number: int = field(default_factory=lambda: next(_numbers))
 
@@ -74,7 +79,11 @@ class Call(Awaited):
 
     def expire(self, state: str) -> None:
         """Answer that the deadline has passed."""
-        self.fail(self.overdue(self.resident.name, state))
+        error = self.overdue(self.resident.name, state)
+        if self.stream is None:
+            self.fail(error)
+        elif self.stream.close(error):
+            self.limit += CLOSING
 
 
 @dataclass(eq=False, slots=True)
@@ -103,6 +112,27 @@ class Job:
             resident = self.resident
             return Load(self.number, resident.number, resident.name, resident.path, resident.binding, resident.trial)
         return Unload(self.number, self.resident.number)
+
+    def stream(self, message: Begins | Part, send: Callable[[ToWorker], None]) -> None:
+        """Pass on a part of a streamed answer.
+
+        :param send: says something to the worker that sent it.
+        :raises LookupError: if it is more than was asked for.
+        """
+        number, index = self.number, message.index
+        call = self.calls[index] if index < len(self.calls) else None
+        if isinstance(message, Part):
+            if call is not None and call.stream is not None:
+                call.stream.feed(message.body)
+            return
+        self.resident.streams = True
+        if call is None or call.future.done():  # it was moved elsewhere, or nobody waits for it
+            send(Stop(number, index))
+            return
+        head = message.answer
+        stream = Stream(lambda count: send(Pull(number, index, count)), lambda: send(Stop(number, index)))
+        call.settle(Streamed(head.body, head.content_type, head.status, head.headers, head.timings, stream=stream))
+        call.stream = stream
 
     def finish(self) -> None:
         """Tell who waits that it is done."""

@@ -22,6 +22,8 @@ from ..trial import Predictor
 _LENGTH = struct.Struct("<I")
 #: Longest frame, in bytes: a worker that sends anything else than frames is not to fill the front's memory.
 LIMIT = 1 << 30
+#: Bytes of a streamed answer that are sent ahead of its reader.
+WINDOW = 256 << 10
 T = TypeVar("T")
 
 
@@ -57,6 +59,22 @@ class Cancel(msgspec.Struct, tag="cancel", array_like=True):
     """Front to worker: leave out jobs that have not begun."""
 
     jobs: list[int]
+
+
+class Pull(msgspec.Struct, tag="pull", array_like=True):
+    """Front to worker: so many bytes of a streamed answer were read."""
+
+    job: int
+    #: Of the invocation in the job.
+    index: int
+    bytes: int
+
+
+class Stop(msgspec.Struct, tag="stop", array_like=True):
+    """Front to worker: nobody reads on in a streamed answer."""
+
+    job: int
+    index: int
 
 
 class Failure(msgspec.Struct, tag="failure", array_like=True):
@@ -119,6 +137,22 @@ class Answered(msgspec.Struct, tag="answered", array_like=True):
     seconds: float = 0.0
 
 
+class Begins(msgspec.Struct, tag="begins", array_like=True):
+    """Worker to front: the first part of a streamed answer; its outcome in `Answered` says how it ended."""
+
+    job: int
+    index: int
+    answer: Answer
+
+
+class Part(msgspec.Struct, tag="part", array_like=True):
+    """Worker to front: the next part of a streamed answer."""
+
+    job: int
+    index: int
+    body: bytes
+
+
 class Failed(msgspec.Struct, tag="failed", array_like=True):
     """Worker to front: a whole job failed."""
 
@@ -148,8 +182,8 @@ class Memory(msgspec.Struct, tag="memory", array_like=True):
     private: int
 
 
-ToWorker = Load | Unload | Run | Cancel
-ToFront = Loaded | Unloaded | Dropped | Answered | Failed | Tries | Serves | Memory
+ToWorker = Load | Unload | Run | Cancel | Pull | Stop
+ToFront = Loaded | Unloaded | Dropped | Begins | Part | Answered | Failed | Tries | Serves | Memory
 
 _encoder = msgspec.msgpack.Encoder()
 to_worker_decoder: msgspec.msgpack.Decoder[list[ToWorker]] = msgspec.msgpack.Decoder(list[ToWorker])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import logging
 import time
@@ -17,6 +18,7 @@ from .jobs import Call, Job, Resident
 from .launcher import Launcher, Process
 from .messages import (
     Answered,
+    Begins,
     Cancel,
     Dropped,
     Failed,
@@ -24,8 +26,10 @@ from .messages import (
     Load,
     Loaded,
     Memory,
+    Part,
     Run,
     Serves,
+    ToWorker,
     Tries,
     Unload,
     frame,
@@ -270,6 +274,8 @@ class Slot(asyncio.Protocol):
         calls: list[Call] = []
         taken = 0
         most = min(self._max_batch, resident.share) if self._owner.crowded else self._max_batch
+        if resident.streams:
+            most = 1
         now = time.monotonic()
         while queue and len(calls) < most and taken < room:
             call = queue.popleft()
@@ -310,6 +316,10 @@ class Slot(asyncio.Protocol):
         job = self.sent[0]
         if job.number != message.job or not _fits(message, job):
             raise LookupError(f"{type(message).__name__} of job {message.job} came, {job.number} was next")
+        if isinstance(message, (Begins, Part)):
+            assert self._transport is not None  # what comes, comes from it
+            job.stream(message, functools.partial(_tell, self._transport))
+            return
         self.sent.popleft()
         self._begin()
         if isinstance(message, Answered):
@@ -423,8 +433,16 @@ class Slot(asyncio.Protocol):
                     call.expire("was still running")
 
 
+def _tell(transport: asyncio.Transport, message: ToWorker) -> None:
+    """Tell a worker something, whatever slot it is in now."""
+    if not transport.is_closing():
+        transport.write(frame([message]))
+
+
 def _fits(message: Any, job: Job) -> bool:
     """Say whether a worker may answer a job like this."""
+    if isinstance(message, (Begins, Part)):
+        return job.kind is Run
     if isinstance(message, Answered):
         return job.kind is Run and len(message.outcomes) >= len(job.calls)
     return isinstance(message, Failed) or job.kind is (Load if isinstance(message, Loaded) else Unload)

@@ -22,6 +22,7 @@ import msgspec
 from ..artifact import Artifact
 from ..context import ModelSettings
 from ..errors import LoadFailed, ManyModelsError, ModelNotFound, OutOfMemory
+from ..invocation import Streaming
 from ..log import WorkerFormatter
 from ..model import Model
 from ..plugins import Plugins
@@ -38,8 +39,10 @@ from .messages import (
     Load,
     Loaded,
     Memory,
+    Pull,
     Run,
     Serves,
+    Stop,
     ToFront,
     Tries,
     Unload,
@@ -49,6 +52,7 @@ from .messages import (
     sendable,
     to_worker_decoder,
 )
+from .outlet import Outlet
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +96,7 @@ class Worker:
         #: Memory each takes, a faster predictor left out.
         self._bytes: dict[int, int] = {}
         self._chores = Chores()
+        self._outlet = Outlet(self._send, lambda wait: self._receive(wait=wait))
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
         self._meter = Meter()
@@ -188,6 +193,8 @@ class Worker:
                 dropped = [job.job for job in self._jobs if job.job in message.jobs]
                 self._jobs = deque(job for job in self._jobs if job.job not in dropped)
                 self._connection.sendall(frame([Dropped(dropped)]))
+            elif isinstance(message, (Pull, Stop)):
+                self._outlet.take(message)
             else:
                 self._jobs.append(message)
         return True
@@ -199,8 +206,12 @@ class Worker:
                 if model is None:
                     raise ModelNotFound("the model is not loaded in this worker")
                 start = time.perf_counter()
-                outcomes = [outcome(result) for result in model.invoke(job.invocations)]
-                return Answered(job.job, outcomes, time.perf_counter() - start)
+                results = model.stream(job.invocations)
+                for index, result in enumerate(results):
+                    if isinstance(result, Streaming):
+                        results[index] = self._outlet.send(job.job, index, result)
+                seconds = time.perf_counter() - start - self._outlet.waited()
+                return Answered(job.job, [outcome(result) for result in results], seconds)
             if isinstance(job, Load):
                 return self._load(job)
             if job.model in self._models:

@@ -25,6 +25,7 @@ from .recovery import Recovery
 from .renewal import Renewal
 from .replicas import Replicas
 from .slot import Slot
+from .streams import once_whole
 from .worker import WorkerConfig
 
 logger = logging.getLogger(__name__)
@@ -188,12 +189,20 @@ class WorkerPool(Holder[Resident]):
             if not self._ticking:
                 self._tick_on()
             answer = await call.future
-        finally:
-            resident.waiting -= 1
-            if resident.replaced is not None:
-                self._answered(resident)
+        except BaseException:
+            self._over(resident)
+            if call.stream is not None:  # it began, and who asked went away before taking it
+                call.stream.close()
+            raise
         answer.version = resident.version
+        once_whole(answer, lambda _: self._over(resident))
         return answer
+
+    def _over(self, resident: Resident) -> None:
+        """Take note that an invocation is answered."""
+        resident.waiting -= 1
+        if resident.replaced is not None:
+            self._answered(resident)
 
     # -- What slots ask and report --
 

@@ -14,8 +14,9 @@ import httpx
 from ..errors import ManyModelsError, SettingsError
 from ..golden import Golden
 from ..invocation import Answer
-from ..sagemaker import TARGET_MODEL
+from ..sagemaker import BODY_LIMIT, TARGET_MODEL
 from ..server import BACKENDS, ModelServer
+from ..server.streams import collected
 from ..settings import load
 from ..store import pack
 from .outcome import Failed
@@ -82,7 +83,7 @@ async def _ask(create: Any, backend: str, subject: Subject) -> None:
 
 async def _invoke(server: ModelServer, golden: Golden) -> Answer | ManyModelsError:
     try:
-        return await server.invoke(SAMPLE, golden.invocation(), _PATIENCE)
+        return await collected(await server.invoke(SAMPLE, golden.invocation(), _PATIENCE), BODY_LIMIT)
     except ManyModelsError as error:
         return error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +84,14 @@ class ScriptModel:
     def encode(self, prediction: Any, accept: str, context: Context) -> Any:
         """Return the reply's body and content type."""
         if "transform_fn" in self._functions:
-            return _reply(prediction, accept)
+            return self._reply(prediction, accept)
         if "output_fn" in self._functions:
-            return _reply(self._answer("output_fn", prediction, accept, context), accept)
+            return self._reply(self._answer("output_fn", prediction, accept, context), accept)
         if self._framework is not None:
             return self._run(PredictionFailed, self._framework.output_fn, prediction, self._model, accept, context)
-        return codecs.encode(prediction, accept)
+        return (
+            self._reply(prediction, accept) if isinstance(prediction, Iterator) else codecs.encode(prediction, accept)
+        )
 
     def batch(self, context: Context) -> Batch | None:
         """Return how the framework joins invocations, if it answers them alone."""
@@ -128,6 +130,26 @@ class ScriptModel:
                 self._run(PredictionFailed, self._loader.unload, self._model, context)
         finally:
             self._scope.close()
+
+    def _reply(self, result: Any, accept: str) -> tuple[Any, str]:
+        body, content_type = result, accept
+        if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], str):
+            body, content_type = result
+        if isinstance(body, (bytes, bytearray, memoryview, str)):
+            return body, content_type
+        if isinstance(body, Iterator):
+            return self._streamed(body), content_type
+        return codecs.encode(body, content_type)
+
+    def _streamed(self, made: Iterator[Any]) -> Iterator[Any]:
+        """Yield what a function of the script yields, each time in its scope."""
+        nothing = object()
+        try:
+            while (part := self._run(PredictionFailed, next, made, nothing)) is not nothing:
+                yield part
+        finally:
+            if isinstance(made, Generator):
+                self._run(PredictionFailed, made.close)
 
     def _answer(self, function: str, *args: Any) -> Any:
         return self._run(PredictionFailed, self._functions[function], *args)
@@ -181,15 +203,6 @@ def _script_input(body: bytes, content_type: str | None) -> tuple[str | bytes, s
     if media_type not in _TEXT:
         return body, content_type
     return codecs.text(body, content_type), content_type
-
-
-def _reply(result: Any, accept: str) -> tuple[Any, str]:
-    body, content_type = result, accept
-    if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], str):
-        body, content_type = result
-    if isinstance(body, (bytes, bytearray, memoryview, str)):
-        return body, content_type
-    return codecs.encode(body, content_type)
 
 
 def _describe(error: BaseException) -> str:
