@@ -16,7 +16,7 @@ from ..plugins import Plugins
 from ..settings import load
 from .client import pages, url_option
 from .output import as_json_option, print_json, print_table
-from .parts import Location, open_store
+from .parts import Location, open_cache, open_store
 
 
 @click.group()
@@ -53,7 +53,9 @@ def _missing(rules: Rules, location: str | Path) -> int:
     log.configure("error", "text")
     missing = 0
     with tempfile.TemporaryDirectory(prefix="manymodels-") as cache:
-        store = open_store(location, Path(cache), settings, Plugins.installed(settings.block_plugins))
+        store = open_store(
+            location, open_cache(Path(cache), settings), settings, Plugins.installed(settings.block_plugins)
+        )
         for artifact, name in {artifact: rule.name for rule in rules for artifact in rule.artifacts}.items():
             try:
                 store.find(artifact)
