@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from . import unpickling
+from .policy import Policy
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .invocation import Invocation
     from .plugins import Bound
 
@@ -34,6 +39,8 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     #: What becomes of a model that fails the golden requests of its artifact: ``refuse`` it, or ``flag`` it; ``off``
     #: does not ask them.
     golden: Literal["refuse", "flag", "off"] = "refuse"
+    #: What may be loaded; None: anything.
+    policy: Policy | None = None
 
 
 class Context:
@@ -85,6 +92,17 @@ class Context:
     def note(self, text: str) -> None:
         """Say something of the model that its description should show, such as a version mismatch."""
         self.notes.append(text)
+
+    def unpickle(self, path: Path, remedy: str = "install it") -> Any:
+        """Return what a pickle or joblib file of the artifact holds, as far as the operator allows it to be opened.
+
+        Several times as fast as ``joblib.load``.
+
+        :param remedy: what to do if a module or class that it needs does not exist, for the message.
+        :raises LoadFailed: with the file and what is wrong with it.
+        :raises Exception: as unpickling may.
+        """
+        return unpickling.load(path, self.target_model, self.settings.policy, remedy)
 
     def for_request(self, invocation: Invocation, accept: str) -> Context:
         """Return a context of the same model for one invocation."""

@@ -1,21 +1,32 @@
-"""Tell what a pickle holds without unpickling it."""
+"""Open files of pickles however compressed, and tell what one holds without unpickling it."""
 
 from __future__ import annotations
 
 import bz2
+import gzip
+import io
 import lzma
 import pickletools
 import zlib
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol, cast
 
 #: Bytes read of a file: enough for the first block of bz2, which is up to 900 kB.
 _READ = 1 << 20
 #: Bytes kept of them after decompression. The outermost object's class stands in the first few
 #: hundred; what a hostile file would expand to is never produced.
 _KEEP = 1 << 16
+#: Bytes read at a time of a compressed file.
+_CHUNK = 1 << 16
+_GZIP = b"\x1f\x8b"
+_ZLIB = b"\x78"
+_BZ2 = b"BZh"
+_LZMA = (b"\xfd7zXZ\x00", b"\x5d\x00\x00")
 #: Memory an lzma header may ask for; ``xz -9`` asks for 65 MiB, and hostile ones for 4 GiB.
 _LZMA_MEMORY = 128 << 20
+
+#: How joblib names the placeholder of an array, whose bytes follow in the file.
+ARRAY = "joblib.numpy_pickle.NumpyArrayWrapper"
 
 #: Callables that stand before the class they rebuild.
 _REBUILDERS = {"copyreg._reconstructor", "copy_reg._reconstructor"}
@@ -25,6 +36,52 @@ _SKIPPED = {"PROTO", "FRAME", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"}
 
 class _Decompressor(Protocol):
     def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
+def opened(path: Path) -> BinaryIO:
+    """Open a file for reading, through what it is compressed by: zlib, gzip, bz2, lzma or xz.
+
+    :raises OSError: if it cannot be read.
+    :raises ValueError: if it is compressed otherwise.
+    """
+    with path.open("rb") as file:
+        head = file.read(6)
+    if head.startswith(_GZIP):
+        return cast("BinaryIO", gzip.open(path))
+    if head.startswith(_BZ2):
+        return cast("BinaryIO", bz2.open(path))
+    if head.startswith(_LZMA):
+        return cast("BinaryIO", lzma.open(path))
+    if head.startswith(_ZLIB):
+        return cast("BinaryIO", io.BufferedReader(_Inflated(path), _CHUNK))
+    if head.startswith((b"\x04\x22\x4d\x18", b"ZF")):
+        raise ValueError("it is compressed by lz4, or by joblib before 0.10; save it again with compress=3")
+    return path.open("rb")
+
+
+class _Inflated(io.RawIOBase):
+    """What a zlib stream decompresses to; Python has such readers for all but this."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self._stream = zlib.decompressobj()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
+        while not self._stream.eof:
+            data = self._stream.unconsumed_tail or self._file.read(_CHUNK)
+            if not data:
+                raise EOFError("it ends within a compressed part")
+            if part := self._stream.decompress(data, len(buffer)):
+                buffer[: len(part)] = part
+                return len(part)
+        return 0
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def root_class(path: Path) -> str | None:
@@ -49,13 +106,13 @@ def root_class(path: Path) -> str | None:
 
 
 def _decompressor(data: bytes) -> _Decompressor | None:
-    if data.startswith(b"\x1f\x8b"):
+    if data.startswith(_GZIP):
         return zlib.decompressobj(wbits=31)
-    if data.startswith(b"\x78"):
+    if data.startswith(_ZLIB):
         return zlib.decompressobj()
-    if data.startswith(b"BZh"):
+    if data.startswith(_BZ2):
         return bz2.BZ2Decompressor()
-    if data.startswith((b"\xfd7zXZ\x00", b"\x5d\x00\x00")):
+    if data.startswith(_LZMA):
         return lzma.LZMADecompressor(memlimit=_LZMA_MEMORY)
     return None
 

@@ -198,7 +198,14 @@ class Plugins:
 
         :raises NoPlugin: if none or several claim it, or the one its manifest names is not installed.
         :raises LoadFailed: if its manifest is not valid, it cannot be read, or a plugin fails over it.
+        :raises NotTrusted: if the operator does not allow one of them.
         """
+        binding = self._bind(artifact, settings)
+        if settings.policy is not None:
+            settings.policy.check_plugins(artifact.name, (binding.plugin, binding.framework))
+        return binding
+
+    def _bind(self, artifact: Artifact, settings: ModelSettings) -> Binding:
         code = self._claim("claim_code", artifact, settings=settings)
         framework = self._framework(artifact)
         if code is not None and code != framework:

@@ -12,12 +12,24 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, ByteSize, DirectoryPath, Field, FilePath, ValidationError, field_validator
+import msgspec
+from pydantic import (
+    AliasChoices,
+    ByteSize,
+    DirectoryPath,
+    Field,
+    FilePath,
+    InstanceOf,
+    ValidationError,
+    field_serializer,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from . import sagemaker
+from . import policy, sagemaker
 from .context import ModelSettings
 from .errors import SettingsError
+from .policy import Policy
 
 PREFIX = "MANYMODELS_"
 
@@ -94,6 +106,13 @@ class Settings(BaseSettings):
     )
     block_plugins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), validation_alias=_env("block_plugins"), description="Names of plugins to leave out, separated by commas."
+    )
+    policy: Annotated[InstanceOf[Policy] | None, NoDecode] = Field(
+        None,
+        validation_alias=_env("policy"),
+        description="JSON file of what may be loaded: which plugins may serve, what pickles may import, which "
+        "artifacts. Anything may, unless set.",
+        json_schema_extra={"metavar": "FILE"},
     )
     trusted_keys: FilePath | None = Field(
         None,
@@ -338,6 +357,16 @@ class Settings(BaseSettings):
         """Ignore what Kubernetes sets for a Service named ``manymodels``: MANYMODELS_PORT=tcp://10.0.0.1:8080."""
         return 8080 if str(value).startswith("tcp://") else value
 
+    @field_validator("policy", mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        """Read the file once, so that all processes have the same policy."""
+        return policy.read(Path(value)) if isinstance(value, str) else value
+
+    @field_serializer("policy")
+    def _as_json(self, value: Policy | None) -> Any:
+        return None if value is None else msgspec.to_builtins(value)
+
     @field_validator("block_plugins", "pin", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -367,6 +396,7 @@ class Settings(BaseSettings):
             accelerate=self.accelerate,
             accelerate_tolerance=self.accelerate_tolerance,
             golden=self.golden,
+            policy=self.policy,
         )
 
 

@@ -100,7 +100,7 @@ def open_cache(folder: Path, settings: Settings) -> DiskCache:
 
 
 def open_store(location: str | Path, cache: DiskCache, settings: Settings, plugins: Plugins) -> Store:
-    """Return the model store in a folder, or at an address; with trusted keys, only of what they signed.
+    """Return the model store in a folder, or at an address, with what the operator trusts of it.
 
     :raises SettingsError: if it cannot be opened.
     """
@@ -120,4 +120,7 @@ def open_store(location: str | Path, cache: DiskCache, settings: Settings, plugi
         store = LocalStore(location, cache, is_artifact, limits, copies=keys is not None)
     else:
         store = RemoteStore(connect(location, settings.load_timeout), cache, is_artifact, limits)
-    return store if keys is None else TrustedStore(store, keys)
+    if keys is None and settings.policy is None:
+        return store
+    address = str(location.absolute()) if isinstance(location, Path) else location
+    return TrustedStore(store, address, settings.policy, keys)

@@ -75,6 +75,8 @@ class Container(Measured):
     def _bind(self, name: str, path: Path) -> Binding:
         if not path.is_absolute() or not path.is_dir():
             raise BadArtifact(f"url of {name!r} is {str(path)!r}, which is not the absolute path of a folder")
+        if self._settings.policy is not None:
+            self._settings.policy.check_source(name, str(path))
         if self._keys is not None:
             verify(path, name, self._keys)
         return self._plugins.bind(Artifact(path, name), self._settings.model_settings())

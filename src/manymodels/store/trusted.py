@@ -1,4 +1,4 @@
-"""A model store of which only signed artifacts are taken."""
+"""A model store of which only what the operator trusts is taken."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import NotTrusted
+from ..policy import Policy
 from .base import Found, Store
 from .signatures import verify
 
@@ -15,20 +16,33 @@ if TYPE_CHECKING:
 
 
 class TrustedStore:
-    """Another store, whose artifacts are verified each time they are opened.
+    """Another store, of which only allowed artifacts are found, and verified each time they are opened.
 
-    That store has to keep copies of its own of what it opens: what lies where others may write could be changed after
-    it was verified.
+    With keys, that store has to keep copies of its own of what it opens: what lies where others may
+    write could be changed after it was verified.
     """
 
-    def __init__(self, store: Store, keys: Sequence[Ed25519PublicKey]) -> None:
+    def __init__(
+        self, store: Store, address: str, policy: Policy | None, keys: Sequence[Ed25519PublicKey] | None
+    ) -> None:
+        """Take what the policy allows and one of the keys has signed.
+
+        :param address: of the store, which its artifacts' begin with.
+        """
         self.cache = store.cache
         self._store = store
+        self._address = address.rstrip("/")
+        self._policy = policy or Policy()
         self._keys = keys
 
     def find(self, target_model: str) -> Found:
-        """Return the artifact's present version; see `Store.find`."""
-        return self._store.find(target_model)
+        """Return the artifact's present version; see `Store.find`.
+
+        :raises NotTrusted: if the policy does not allow artifacts from there.
+        """
+        found = self._store.find(target_model)
+        self._policy.check_source(target_model, f"{self._address}/{target_model}")
+        return found
 
     def open(self, found: Found) -> Path:
         """Return a folder with the unpacked files; see `Store.open`.
@@ -36,6 +50,8 @@ class TrustedStore:
         :raises NotTrusted: if they are not those that one of the keys has signed.
         """
         path = self._store.open(found)
+        if self._keys is None:
+            return path
         try:
             verify(path, found.target_model, self._keys)
         except NotTrusted:
@@ -45,7 +61,8 @@ class TrustedStore:
 
     def kept(self, target_model: str) -> Found | None:
         """Return the version of an artifact that the disk cache has; see `Store.kept`."""
-        return self._store.kept(target_model)
+        allowed = self._policy.allows_source(target_model, f"{self._address}/{target_model}")
+        return self._store.kept(target_model) if allowed else None
 
     def forget(self, found: Found) -> None:
         """Have the disk cache forget an artifact; see `Store.forget`."""
@@ -56,5 +73,6 @@ class TrustedStore:
         self._store.close()
 
     def list(self, after: str = "") -> Iterator[str]:
-        """Yield every TargetModel; see `Store.list`."""
-        return self._store.list(after)
+        """Yield every TargetModel that the policy allows; see `Store.list`."""
+        allows = self._policy.allows_source
+        return (name for name in self._store.list(after) if allows(name, f"{self._address}/{name}"))

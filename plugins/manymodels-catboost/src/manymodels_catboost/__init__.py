@@ -73,8 +73,8 @@ def schema(model: CatBoostModel) -> Schema:
 
 @hookimpl
 def warm_up_imports() -> Sequence[str]:
-    """Name CatBoost, which brings pandas, and joblib for pickled models."""
-    return ("catboost", "joblib")
+    """Name CatBoost, which brings pandas."""
+    return ("catboost",)
 
 
 @hookimpl

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import catboost
-import joblib
 import numpy as np
 import numpy.typing as npt
 
@@ -51,8 +50,10 @@ def load(artifact: Artifact, context: Context) -> CatBoostModel:
         raise LoadFailed(f"{artifact.name!r} holds no CatBoost model; {_RESAVE}")
     if len(found) > 1:
         raise LoadFailed(f"{artifact.name!r} holds several CatBoost models ({', '.join(found)}); keep one")
-    pickled = _files.is_pickle(artifact, found[0])
-    model = _open_pickle(artifact, found[0]) if pickled else _open_native(artifact, found[0])
+    if _files.is_pickle(artifact, found[0]):
+        model = context.unpickle(artifact.path / found[0], f"install it, or {_RESAVE}")
+    else:
+        model = _open_native(artifact, found[0])
     if not isinstance(model, catboost.CatBoost):
         raise LoadFailed(f"{artifact.name!r} is a pickled {type(model).__qualname__}, not a model of CatBoost's")
     if not model.is_fitted():
@@ -67,16 +68,6 @@ def load(artifact: Artifact, context: Context) -> CatBoostModel:
         texts=frozenset(model.get_text_feature_indices()),
     )
     return CatBoostModel(model, columns, _prediction_type(model, context), context.settings.threads)
-
-
-def _open_pickle(artifact: Artifact, name: str) -> Any:
-    try:
-        return joblib.load(artifact.path / name)
-    except (ImportError, AttributeError) as error:
-        missing = re.sub(r" from '[^']*'", "", str(error))
-        raise LoadFailed(
-            f"{name!r} of {artifact.name!r} needs what is not installed here ({missing}); install it, or {_RESAVE}"
-        ) from error
 
 
 def _open_native(artifact: Artifact, name: str) -> catboost.CatBoost:

@@ -82,8 +82,8 @@ def accelerate(model: LightGBMModel) -> Accelerated | None:
 
 @hookimpl
 def warm_up_imports() -> Sequence[str]:
-    """Name LightGBM, which brings scipy, scikit-learn and pandas, and joblib for pickled wrappers."""
-    return ("lightgbm", "joblib")
+    """Name LightGBM, which brings scipy, scikit-learn and pandas."""
+    return ("lightgbm",)
 
 
 @hookimpl

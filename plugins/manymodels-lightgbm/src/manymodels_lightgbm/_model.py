@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import joblib
 import lightgbm
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +58,9 @@ def load(artifact: Artifact, context: Context) -> LightGBMModel:
     if len(found) > 1:
         raise LoadFailed(f"{artifact.name!r} holds several LightGBM models ({', '.join(found)}); keep one")
     opened = (
-        _open_pickle(artifact, found[0]) if _files.is_pickle(artifact, found[0]) else _open_text(artifact, found[0])
+        context.unpickle(artifact.path / found[0], f"install it, or {_RESAVE}")
+        if _files.is_pickle(artifact, found[0])
+        else _open_text(artifact, found[0])
     )
     wrapper = opened if isinstance(opened, lightgbm.LGBMModel) else None
     booster = opened if wrapper is None else _fitted(wrapper, artifact)
@@ -78,16 +79,6 @@ def load(artifact: Artifact, context: Context) -> LightGBMModel:
         rounds=rounds if rounds > 0 else -1,
         parameters={**_early_exit(wrapper), "num_threads": context.settings.threads},
     )
-
-
-def _open_pickle(artifact: Artifact, name: str) -> Any:
-    try:
-        return joblib.load(artifact.path / name)
-    except (ImportError, AttributeError) as error:
-        missing = re.sub(r" from '[^']*'", "", str(error))
-        raise LoadFailed(
-            f"{name!r} of {artifact.name!r} needs what is not installed here ({missing}); install it, or {_RESAVE}"
-        ) from error
 
 
 def _open_text(artifact: Artifact, name: str) -> lightgbm.Booster:

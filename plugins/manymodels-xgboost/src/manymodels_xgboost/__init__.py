@@ -98,5 +98,5 @@ def sample_artifact(path: Path) -> list[Golden]:
 
 @hookimpl
 def warm_up_imports() -> Sequence[str]:
-    """Name XGBoost, which brings scipy and scikit-learn, and joblib for pickled wrappers."""
-    return ("xgboost", "joblib")
+    """Name XGBoost, which brings scipy and scikit-learn."""
+    return ("xgboost",)

@@ -8,7 +8,6 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-import joblib
 import numpy as np
 import numpy.typing as npt
 import xgboost
@@ -81,7 +80,7 @@ def load(artifact: Artifact, context: Context) -> XGBoostModel:
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            model = _describe(_open(artifact, name), context)
+            model = _describe(_open(artifact, name, context), context)
     except XGBoostError as error:
         raise LoadFailed(
             f"{name!r} of {artifact.name!r} is damaged, or not for XGBoost {xgboost.__version__}: "
@@ -106,20 +105,13 @@ def _only(artifact: Artifact) -> str:
     return found[0]
 
 
-def _open(artifact: Artifact, name: str) -> Any:
-    path = artifact.path / name
+def _open(artifact: Artifact, name: str, context: Context) -> Any:
     root = artifact.pickle_root(name)
     if root is None:
         return _open_native(artifact, name)
     if not _files.is_pickle(artifact, name):
         raise LoadFailed(f"{name!r} of {artifact.name!r} is a pickled {root}, not a model of XGBoost's")
-    try:
-        return joblib.load(path)
-    except (ImportError, AttributeError) as error:
-        raise LoadFailed(
-            f"{name!r} of {artifact.name!r} needs what is not installed here ({_sentence(error)}); "
-            f"install it, or {_RESAVE}"
-        ) from error
+    return context.unpickle(artifact.path / name, f"install it, or {_RESAVE}")
 
 
 def _open_native(artifact: Artifact, name: str) -> xgboost.Booster:
