@@ -29,6 +29,9 @@ ZIPF_WARM, ZIPF_COUNTED = 5000, 5000
 RESIDENT = {"lr": 10_000, "gb": 1000}
 #: Further models whose memory is measured, by kind: the first one's number, and how many.
 FURTHER = {"lr": (2000, 1000), "gb": (100, 60), "rf": (40, 30)}
+#: Models that were there before them, so that each process of a server has answered: what it takes for its first models
+#: is not what a further one takes.
+BEFORE = 20
 
 
 def startup(bench: Bench, server: Server) -> Cells:
@@ -75,7 +78,8 @@ def memory(bench: Bench, server: Server) -> Cells:
     """Memory per further model, each asked until every worker has it."""
     for kind, (first, most) in FURTHER.items():
         count = 2 if server.most <= FEW else min(most // bench.selection.divisor, most if server.thousands else 200)
-        known, models = bench.store.get(kind, 1), bench.store.get(kind, count, first)
+        known = bench.store.get(kind, 1 if server.most <= FEW else BEFORE)
+        models = bench.store.get(kind, count, first)
         with _only(server, 2), bench.serving(server, known) as running:
             bench.prime(running, known)
             before = running.memory(files=False)

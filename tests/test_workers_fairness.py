@@ -52,6 +52,25 @@ async def test_a_flood_takes_turns_with_others(toys: Toys) -> None:
         assert order.index("quiet") <= max(answer.result()["joined"] for answer in flood)
 
 
+async def test_in_a_frame_the_fewest_invocations_come_first(toys: Toys) -> None:
+    async with running(workers=1, slow_after=60) as pool:
+        for name in ("first", "flooding", "quiet"):
+            await toys.load(pool, name)
+        opens, waits = toys.gate(), toys.gate("other")
+        first = asyncio.create_task(ask(pool, "first", wait=str(opens)))
+        await opens.reached()
+        flood = [asyncio.create_task(ask(pool, "flooding", wait=str(waits))) for _ in range(2)]
+        await asyncio.sleep(0)
+        quiet = asyncio.create_task(ask(pool, "quiet"))
+        await asyncio.sleep(0)
+        opens.open()
+        await asyncio.gather(first, quiet)  # though the flood came first, and goes on
+        await waits.reached()
+        assert not any(task.done() for task in flood)
+        waits.open()
+        await asyncio.gather(*flood)
+
+
 async def test_alone_a_flood_is_joined_as_far_as_it_goes(toys: Toys) -> None:
     async with running(workers=1, slow_after=60) as pool:
         await toys.load(pool, "flooding")

@@ -134,6 +134,8 @@ class Slot(asyncio.Protocol):
             self.process = process
             self.connected = time.monotonic()
             self._transport, _ = await self._loop.create_unix_connection(lambda: self, sock=process.connection)
+            # At once: uvloop would write only after it has dealt with all that clients sent meanwhile.
+            self._transport.set_write_buffer_limits(high=0)
         except BaseException:  # the server may be stopping meanwhile
             process.connection.close()
             raise
@@ -258,6 +260,7 @@ class Slot(asyncio.Protocol):
                 if calls:
                     self._batched(len(calls))
                     jobs.append(Job(resident, calls))
+        jobs.sort(key=lambda job: len(job.calls))  # nobody waits for more than others have
         ordered = [loads.popleft()] if loads else []
         if wanted is not None and all(job.resident is not wanted for job in (*ordered, *loads)):
             ordered.append(Job(wanted, kind=Load))
