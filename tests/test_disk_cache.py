@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -178,6 +179,17 @@ def test_what_was_not_used_for_longest_leaves_and_nothing_that_is_used(
     assert cache.state().bytes <= cache.state().budget
     assert paths[0].exists()
     assert temporary(tmp_path) == []
+
+
+def test_what_was_cleaned_up_is_made_again(tmp_path: Path) -> None:
+    cache = DiskCache(tmp_path)
+    path = cache.get("key", found(), filled())
+    for folder in ("contents", "names", "users"):
+        shutil.rmtree(tmp_path / folder)
+    assert cache.find("key", "m") is None
+    cache.release(path)
+    assert cache.get("key", found(), filled()) == path
+    cache.release(path)
 
 
 def test_two_that_fill_the_same_get_the_same_folder(tmp_path: Path) -> None:

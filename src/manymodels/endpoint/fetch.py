@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import itertools
 import logging
@@ -96,7 +97,8 @@ class Fetcher:
 
     def release(self, path: Path) -> None:
         """Take note that what was opened is not used any more."""
-        self._threads.submit(self._store.cache.release, path)
+        with contextlib.suppress(RuntimeError):  # closed: all is released when the process ends
+            self._threads.submit(self._store.cache.release, path)
 
     async def frameworks(self) -> list[str] | None:
         """Return the plugins that a sample of the store needs; None, for all, where that says nothing."""

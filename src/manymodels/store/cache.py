@@ -68,15 +68,13 @@ class DiskCache:
         self._hits = self._misses = self._evictions = self._damaged = 0
         self._full = False
         try:
-            for folder in (self._contents, self._names, self._users):
-                folder.mkdir(parents=True, exist_ok=True)
+            self._users.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT, 0o644)
             weakref.finalize(self, os.close, self._lock)
             with self._locked():
                 self._me = Path(tempfile.mkdtemp(dir=self._users))
                 self._temp = self._me / "tmp"
-                for name in ("uses", "tmp"):
-                    (self._me / name).mkdir()
+                self._make()
                 alive = os.open(self._me / "lock", os.O_RDWR | os.O_CREAT, 0o644)
                 weakref.finalize(self, _leave, alive, self._me)
                 fcntl.flock(alive, fcntl.LOCK_EX)
@@ -104,6 +102,7 @@ class DiskCache:
             fill; one result is kept.
         :raises OSError: if the disk is full or the folder cannot be written to.
         """
+        self._make()
         name = self._read(key)
         if name is not None and (name.version, name.size, name.kind) == (found.version, found.size, found.kind):
             path = self._use_sound(name.content, found.target_model)
@@ -131,7 +130,7 @@ class DiskCache:
             if uses:
                 self._uses[path.name] = uses
             else:
-                (self._me / "uses" / path.name).unlink()
+                (self._me / "uses" / path.name).unlink(missing_ok=True)
 
     def find(self, key: str, target_model: str) -> Found | None:
         """Return the version of an artifact that is here; None if there is none."""
@@ -157,6 +156,11 @@ class DiskCache:
             evictions=self._evictions,
             damaged=self._damaged,
         )
+
+    def _make(self) -> None:
+        """Make what is missing: what cleans up temporary folders may have been here."""
+        for folder in (self._contents, self._names, self._temp, self._me / "uses"):
+            folder.mkdir(parents=True, exist_ok=True)
 
     # -- Names --
 
