@@ -55,6 +55,7 @@ class Owner:
         try:
             return await future
         except asyncio.CancelledError:
+            self._streams.pop(number, None)
             self.link.send(Gone(number))
             raise
         finally:

@@ -47,6 +47,8 @@ class Resident(Held):
     answered: int = 0
     #: Most invocations in one frame while other models are asked too.
     share: int = SHARE
+    #: The slot of each of its sessions, by id, the oldest first.
+    sessions: dict[str, Slot] = field(default_factory=dict)
     #: Whether an answer of it was streamed: then invocations are sent one by one.
     streams: bool = False
     #: What workers know it by: a name may come back for another model before the worker let go of the first.
@@ -76,6 +78,10 @@ class Call(Awaited):
     resident: Resident
     #: When the server gives it up at the latest, by the monotonic clock.
     limit: float
+    #: Where it was queued.
+    slot: Slot | None = None
+    #: Whether it belongs there, and to no other worker.
+    bound: bool = False
 
     def expire(self, state: str) -> None:
         """Answer that the deadline has passed."""

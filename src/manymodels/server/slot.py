@@ -220,6 +220,7 @@ class Slot(asyncio.Protocol):
         if calls is None:
             calls = self.pending[call.resident] = deque()
         calls.append(call)
+        call.slot = self
         if not self.sent:
             self.flush()
 
@@ -361,7 +362,7 @@ class Slot(asyncio.Protocol):
     def give_up(self) -> tuple[list[Call], list[Job]]:
         """Give up what waits behind the running job: invocations of other models, and loads.
 
-        The running model's own invocations stay: elsewhere they would only hold up others.
+        The running model's own invocations stay: elsewhere they would only hold up others. So do those of sessions.
         """
         self.stalled = True
         running = self.running
@@ -369,7 +370,7 @@ class Slot(asyncio.Protocol):
         loads: list[Job] = []
         cancelled: list[int] = []
         for job in itertools.islice(self.sent, 1, None):
-            if job.resident is running or job.kind is Unload or job.moved:
+            if job.resident is running or job.kind is Unload or job.moved or any(call.bound for call in job.calls):
                 continue
             job.moved = True
             cancelled.append(job.number)
@@ -383,7 +384,10 @@ class Slot(asyncio.Protocol):
         loads += [job for job in self.control if job.kind is Load]
         self.control = deque(job for job in self.control if job.kind is not Load)
         for resident in [resident for resident in self.pending if resident is not running]:
-            calls += self.pending.pop(resident)
+            queue = self.pending.pop(resident)
+            calls += [call for call in queue if not call.bound]
+            if bound := [call for call in queue if call.bound]:
+                self.pending[resident] = deque(bound)
         return calls, loads
 
     def reset(self) -> tuple[Job | None, list[Job]]:

@@ -15,7 +15,7 @@ from ..errors import (
 from ..invocation import Answer, Invocation
 from ..schema import LIMIT
 from ..settings import Settings
-from . import renewal
+from . import renewal, sessions
 from .fleet import Fleet
 from .holder import Holder
 from .jobs import Call, Job, Resident, unloaded
@@ -185,7 +185,9 @@ class WorkerPool(Holder[Resident]):
             self._asked = resident
         resident.waiting += 1
         try:
-            self._placement.slot_for(resident).submit(call)
+            slot = sessions.slot_of(resident, invocation)
+            call.bound = slot is not None
+            (slot or self._placement.slot_for(resident)).submit(call)
             if not self._ticking:
                 self._tick_on()
             answer = await call.future
@@ -195,6 +197,8 @@ class WorkerPool(Holder[Resident]):
                 call.stream.close()
             raise
         answer.version = resident.version
+        if answer.headers:
+            sessions.note(call, answer)
         once_whole(answer, lambda _: self._over(resident))
         return answer
 
