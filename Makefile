@@ -26,7 +26,7 @@ CONTRACT := tests/test_container_api.py tests/test_invocations.py tests/test_bot
 # What checks and tests need.
 NEEDS := install-all
 
-.PHONY: help install install-all samples serve docs lint pytest test test-all test-image test-stores bench clean
+.PHONY: help install install-all samples serve docs lint pytest test test-all test-image test-stores test-sdk bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -92,6 +92,11 @@ test-stores: install-all ## test with model stores in S3, Azure and Google's clo
 	for store in s3 az gs; do echo "the contract, with a store in $$store:// ..."; \
 		MANYMODELS_TEST_STORE=$$store $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(CONTRACT) || exit 1; \
 	done
+
+test-sdk: install ## test with the SageMaker SDK itself, which is installed into .venv-sdk
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-sdk
+	@$(BIN)/uv pip install --quiet --python .venv-sdk/bin/python 'sagemaker<3' scipy
+	@MANYMODELS_SDK=$(CURDIR)/.venv-sdk/bin/python $(BIN)/python -m pytest tests/test_sdk.py
 
 bench: install ## measure side by side with other servers, by the flags in BENCH; --help lists them
 	@$(PIP) -e '.[bench]'

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import httptools
 
 from ..errors import ManyModelsError
+from .codings import supported
 from .replies import Reply
 from .request import Ids, Request
 from .streaming import StreamedReply
@@ -65,7 +66,7 @@ class Connection(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
         self._size = 0
-        self._expects = False
+        self._expected = b""
         #: When the client must have got on, by the loop's clock.
         self._deadline = self._loop.time() + KEEP_ALIVE
         #: The answer being made; those that wait for it.
@@ -156,7 +157,7 @@ class Connection(asyncio.Protocol):
         self._headers = []
         self._body = []
         self._size = 0
-        self._expects = False
+        self._expected = b""
         self._deadline = self._loop.time() + self._shared.receive_timeout
 
     def on_url(self, url: bytes) -> None:
@@ -169,13 +170,27 @@ class Connection(asyncio.Protocol):
             name = name.lower()
             self._headers.append((name, value))
             if name == b"expect":
-                self._expects = value.lower() == b"100-continue"
+                self._expected = value.lower()
 
     def on_headers_complete(self) -> None:
-        """Tell a client that asks to send its body."""
+        """Tell a client that asks whether to send its body."""
         self._kept = 0
         self._in_head = False
-        if self._expects and self._task is None and not self._last and not self._parser.should_upgrade():
+        if self._expected and not self._last and not self._parser.should_upgrade():
+            self._meet()
+
+    def _meet(self) -> None:
+        """Have the body sent that a client asks about, or refuse it at once if it would be refused in the end."""
+        if self._parser.get_http_version() == "1.0":
+            return
+        if self._expected != b"100-continue":
+            self._refuse(417, "Of all expectations, 100-continue can be met.")
+            return
+        length = next((int(value) for name, value in self._headers if name == b"content-length"), 0)
+        if length > self._shared.max_body or not supported(self._headers):
+            self._size = length
+            self._give_up()
+        elif self._task is None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
@@ -187,9 +202,13 @@ class Connection(asyncio.Protocol):
         else:
             self._body.clear()
             if self._size > max(DRAIN, self._shared.max_body) and not self._last:
-                self._last = True
-                self._complete()
-                self._in_request = True
+                self._give_up()
+
+    def _give_up(self) -> None:
+        """Have a request answered whose body is not waited for, as the last of the connection."""
+        self._last = True
+        self._complete()
+        self._in_request = True
 
     def on_message_complete(self) -> None:
         """Have the request answered."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 
+from .codings import Codings
 from .connection import Connection
 from .replies import Reply
 from .request import Ids, Request
@@ -24,7 +25,8 @@ class Listener:
     """The connections of one process, and what they have in common."""
 
     def __init__(self, answer: Callable[[Request], Awaitable[Reply]], max_body: int, receive_timeout: float) -> None:
-        self.answer = answer
+        self._codings = Codings(answer, max_body)
+        self.answer: Callable[[Request], Awaitable[Reply]] = self._codings.answer
         self.max_body = max_body
         self.receive_timeout = receive_timeout
         self.stopping = False
@@ -59,6 +61,7 @@ class Listener:
             await asyncio.sleep(POLL)
         self.abort()
         self._timer.cancel()
+        self._codings.close()
 
     def abort(self) -> None:
         """End all connections now."""

@@ -48,7 +48,7 @@ class Reply(msgspec.Struct, array_like=True):
 
     status: int
     body: bytes
-    #: The lines of headers.
+    #: The lines of headers, that of the content type first; the body's length is not among them.
     head: str
     #: Seconds by stage, for Server-Timing.
     timings: dict[str, float] = {}
@@ -56,7 +56,7 @@ class Reply(msgspec.Struct, array_like=True):
     @classmethod
     def of(cls, status: int, body: bytes, content_type: str) -> Reply:
         """Return a reply of any content type."""
-        return cls(status, body, f"{type_line(content_type)}content-length: {len(body)}\r\n")
+        return cls(status, body, type_line(content_type))
 
     @classmethod
     def json(cls, status: int, content: Any) -> Reply:
@@ -68,11 +68,15 @@ class Reply(msgspec.Struct, array_like=True):
         self.head += f"{name.lower()}: {_clean(value)}\r\n"
         return self
 
+    def framing(self) -> str:
+        """Return the header that says where the body ends."""
+        return f"content-length: {len(self.body)}\r\n"
+
     def encode(self, date: str, *, close: bool) -> bytes:
         """Return what stands before the body."""
         status = f"HTTP/1.1 {self.status} {_PHRASES.get(self.status, '')}\r\ndate: {date}\r\n"
         last = "connection: close\r\n\r\n" if close else "\r\n"
-        return f"{status}{self.head}{last}".encode("latin-1", "replace")
+        return f"{status}{self.head}{self.framing()}{last}".encode("latin-1", "replace")
 
 
 def _clean(value: str) -> str:

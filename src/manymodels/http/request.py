@@ -12,6 +12,7 @@ import msgspec
 from ..errors import BadTargetModel, BodyTooLarge, RequestError
 from ..invocation import Invocation
 from ..sagemaker import TARGET_MODEL
+from ..server.messages import Failure
 
 _TARGET_MODEL = TARGET_MODEL.encode()
 _TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
@@ -42,6 +43,11 @@ class Request(msgspec.Struct, array_like=True):
     limit: float | None = None
     #: What is asked of SageMaker's control plane.
     operation: str | None = None
+    #: How the body was sent, and how the reply may be.
+    content_encoding: str | None = None
+    accept_encoding: str | None = None
+    #: Why the body cannot be had, if it cannot for another reason than its size.
+    fault: Failure | None = None
 
     def read(self, headers: list[tuple[bytes, bytes]]) -> None:
         """Take from the headers what models and we ourselves want of them; names are in lower case."""
@@ -57,6 +63,14 @@ class Request(msgspec.Struct, array_like=True):
                 self.headers[TARGET_MODEL] = value.decode("utf-8", "replace")
             elif name == _TIMEOUT:
                 self.timeout = value
+            elif name == b"accept-encoding":
+                coding = value.decode("latin-1")
+                self.accept_encoding = coding if self.accept_encoding is None else f"{self.accept_encoding}, {coding}"
+            elif name == b"content-encoding":
+                coding = value.decode("latin-1")
+                self.content_encoding = (
+                    coding if self.content_encoding is None else f"{self.content_encoding}, {coding}"
+                )
             elif name.startswith(_SAGEMAKER):
                 self.headers[name.decode("latin-1")] = value.decode("latin-1")
             elif name == b"x-amz-target":
@@ -79,7 +93,10 @@ class Request(msgspec.Struct, array_like=True):
 
         :param limit: most bytes a body may have, for the message.
         :raises BodyTooLarge: if it had more.
+        :raises RequestError: if it could not be unpacked.
         """
+        if self.fault is not None:
+            raise self.fault.error()
         if self.body is None:
             raise BodyTooLarge(
                 f"the body has more than {limit} bytes, which is the limit; "

@@ -55,9 +55,13 @@ class Body:
 
 
 class StreamedReply(Reply, kw_only=True):
-    """A reply whose body is still being made; `body` is empty, and `head` does not say how long it is."""
+    """A reply whose body is still being made; `body` is empty."""
 
     rest: Body
+
+    def framing(self) -> str:
+        """Return nothing: how long the body will be is not known, and whoever sends it says how it ends."""
+        return ""
 
 
 def reply_to(result: Answer) -> Reply:

@@ -1,0 +1,225 @@
+"""Bodies that are sent as gzip or zstd, and clients that ask whether to send theirs."""
+
+from __future__ import annotations
+
+import gzip
+import sys
+import tracemalloc
+from collections.abc import Iterator
+
+import pytest
+from serving import FLOWER, TARGET_MODEL, Server, as_json, constant, read_reply, script, serve
+
+from manymodels.errors import BadInput, UnsupportedAccept, UnsupportedContentType
+from manymodels.http.codings import WORTHWHILE, accepted, coding_of, pack, unpack
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+MAX_BODY = 1 << 20
+BODY = as_json([FLOWER])
+PACKED = {"gzip": gzip.compress(BODY), "x-gzip": gzip.compress(BODY), "zstd": zstd.compress(BODY), "identity": BODY}
+#: Answers with its input, eight times.
+ECHO = """
+def model_fn(model_dir): pass
+def input_fn(body, content_type): return body
+def predict_fn(data, model): return data * 8
+def output_fn(prediction, accept): return prediction, accept
+"""
+#: Packs its answer itself.
+PACKS = """
+import gzip
+def model_fn(model_dir): pass
+def input_fn(body, content_type): return body
+def predict_fn(data, model, context):
+    context.set_response_header(0, "Content-Encoding", "gzip")
+    return gzip.compress(bytes(40000))
+def output_fn(prediction, accept): return prediction, "text/plain"
+"""
+LARGE = (b"0.25, 0.75\n" * 8000)[:80000]
+
+
+@pytest.fixture(scope="module", params=[("workers", "1"), ("mms", "2")], ids=["workers", "mms, 2 fronts"])
+def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server with a store."""
+    folder = tmp_path_factory.mktemp("codings")
+    constant(folder / "store" / "five.joblib", 5.0)
+    script(folder / "store", "echo", ECHO)
+    script(folder / "store", "packs", PACKS)
+    backend, fronts = request.param
+    options = ("--workers", "1", "--fronts", fronts, "--max-body", "1MiB")
+    with serve(folder, folder / "store", *options, backend=backend) as running:
+        yield running
+
+
+# -- Requests --
+
+
+@pytest.mark.parametrize("coding", PACKED)
+def test_a_packed_body_is_unpacked(server: Server, coding: str) -> None:
+    reply = server.invoke("five.joblib", PACKED[coding], content_type="application/json", content_encoding=coding)
+    assert (reply.status_code, reply.content) == (200, b"[5.0]")
+    large = bytes(MAX_BODY // 8)
+    packed = large if coding == "identity" else pack(large, coding_of(coding))
+    reply = server.invoke("echo", packed, content_encoding=coding, accept="application/octet-stream")
+    assert reply.content == large * 8
+
+
+@pytest.mark.parametrize(
+    ("coding", "body", "status", "why"),
+    [
+        ("gzip", gzip.compress(bytes(MAX_BODY + 1)), 413, "more than 1048576 bytes"),
+        ("zstd", zstd.compress(bytes(100 << 20)), 413, "more than 1048576 bytes"),
+        ("br", BODY, 415, "'br' is not supported; send one of zstd, gzip"),
+        ("gzip, zstd", BODY, 415, "is not supported"),
+        ("gzip", BODY, 400, "not gzip"),
+        ("zstd", BODY, 400, "not zstd"),
+        ("gzip", PACKED["gzip"][:-1], 400, "cut off"),
+        ("zstd", PACKED["zstd"][:-1], 400, "cut off"),
+        ("gzip", PACKED["gzip"] * 2, 400, "goes on after its end"),
+    ],
+)
+def test_a_body_that_cannot_be_unpacked(server: Server, coding: str, body: bytes, status: int, why: str) -> None:
+    reply = server.invoke("five.joblib", body, content_type="application/json", content_encoding=coding)
+    assert reply.status_code == status
+    assert why in reply.json()["message"]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_a_bomb_takes_no_more_memory_than_a_body_may(coding: str) -> None:
+    bomb = pack(bytes(64 << 20), coding)
+    tracemalloc.start()
+    try:
+        assert unpack(bomb, coding, MAX_BODY) is None
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * MAX_BODY
+    assert unpack(pack(bytes(MAX_BODY), coding), coding, MAX_BODY) == bytes(MAX_BODY)
+
+
+def test_a_zstd_frame_may_not_ask_for_a_large_window() -> None:
+    parameter = zstd.CompressionParameter
+    frame = zstd.ZstdCompressor(options={parameter.window_log: 27, parameter.enable_long_distance_matching: 1})
+    with pytest.raises(BadInput, match="memory"):
+        unpack(frame.compress(bytes(1 << 20)) + frame.flush(), "zstd", 2 << 20)
+
+
+def test_what_a_content_encoding_names() -> None:
+    assert [coding_of(name) for name in ("GZIP ", "x-gzip", "zstd", "", "identity")] == [
+        *("gzip", "gzip", "zstd"),
+        *("identity", "identity"),
+    ]
+    with pytest.raises(UnsupportedContentType):
+        coding_of("deflate")
+
+
+# -- Replies --
+
+
+@pytest.mark.parametrize(
+    ("header", "coding", "plain"),
+    [
+        ("gzip, deflate, br, zstd", "zstd", True),
+        ("gzip, deflate", "gzip", True),
+        ("x-gzip", "gzip", True),
+        ("zstd;q=0.5, gzip;q=0.8", "gzip", True),
+        ("gzip;q=0.5, identity", "identity", True),
+        ("gzip;q=0, zstd;q=0", "identity", True),
+        ("gzip;q=nonsense", "identity", True),
+        ("gzip;q=0.5, *;q=0", "gzip", False),
+        ("identity;q=0, *", "zstd", False),
+        ("identity", "identity", True),
+        ("br", "identity", True),
+        ("", "identity", True),
+    ],
+)
+def test_what_an_accept_encoding_likes_best(header: str, coding: str, plain: bool) -> None:
+    assert accepted(header) == (coding, plain)
+
+
+def test_an_accept_encoding_that_leaves_nothing(server: Server) -> None:
+    with pytest.raises(UnsupportedAccept):
+        accepted("br, *;q=0")
+    reply = server.invoke("five.joblib", [FLOWER], accept_encoding="identity;q=0")
+    assert reply.status_code == 406
+    assert "identity;q=0" in reply.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("accept_encoding", "coding"),
+    [("gzip, deflate", "gzip"), ("gzip, zstd", "zstd"), ("identity", None), ("br", None)],
+)
+def test_a_large_reply_is_packed(server: Server, accept_encoding: str, coding: str | None) -> None:
+    with server.client.stream(
+        "POST",
+        "/invocations",
+        content=LARGE,
+        headers={TARGET_MODEL: "echo", "accept": "text/csv", "accept-encoding": accept_encoding},
+    ) as reply:
+        content = b"".join(reply.iter_raw())
+    assert reply.status_code == 200
+    assert reply.headers.get("content-encoding") == coding
+    assert reply.headers.get("vary") == (None if coding is None else "accept-encoding")
+    assert int(reply.headers["content-length"]) == len(content)
+    if coding is None:
+        assert content == LARGE * 8
+    else:
+        assert len(content) < len(LARGE)
+        assert unpack(content, coding, 1 << 30) == LARGE * 8
+
+
+@pytest.mark.parametrize(
+    ("model", "accept", "size", "accept_encoding", "packed"),
+    [
+        ("echo", "text/csv", WORTHWHILE // 8 - 1, "gzip", False),
+        ("echo", "text/csv", WORTHWHILE // 8, "gzip", True),
+        ("echo", "application/x-npy", WORTHWHILE, "gzip", False),
+        ("echo", "application/x-npy", 10, "gzip, identity;q=0", True),
+        ("packs", "text/plain", 10, "gzip", True),
+    ],
+)
+def test_what_is_packed(server: Server, model: str, accept: str, size: int, accept_encoding: str, packed: bool) -> None:
+    reply = server.invoke(model, bytes(size), accept=accept, accept_encoding=accept_encoding)
+    assert ("content-encoding" in reply.headers) == packed
+    assert reply.content == bytes(40000 if model == "packs" else size * 8)  # httpx has unpacked it once
+
+
+# -- Expectations --
+
+HEAD = b"POST /invocations HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n" + TARGET_MODEL.encode()
+HEAD += b": five.joblib\r\n"
+
+
+def test_a_body_that_is_asked_about_is_sent(server: Server) -> None:
+    with server.connect() as sock, sock.makefile("rb") as file:
+        for _ in range(2):
+            sock.sendall(HEAD + b"Expect: 100-Continue\r\nContent-Length: %d\r\n\r\n" % len(BODY))
+            assert file.readline() == b"HTTP/1.1 100 Continue\r\n"
+            assert file.readline() == b"\r\n"
+            sock.sendall(BODY)
+            assert read_reply(file).body == b"[5.0]"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (b"Expect: 100-continue\r\nContent-Length: %d\r\n" % (MAX_BODY + 1), 413),
+        (b"Expect: 100-continue\r\nContent-Length: 9\r\nContent-Encoding: br\r\n", 415),
+        (b"Expect: a-miracle\r\nContent-Length: 9\r\n", 417),
+    ],
+)
+def test_a_body_that_would_be_refused_is_not_waited_for(server: Server, headers: bytes, status: int) -> None:
+    with server.connect() as sock, sock.makefile("rb") as file:
+        sock.sendall(HEAD + headers + b"\r\n")
+        reply = read_reply(file)
+        assert (reply.status, reply.headers["connection"]) == (status, "close")
+        assert file.read() == b""
+
+
+def test_clients_of_http_1_0_are_not_told_to_continue(server: Server) -> None:
+    head = HEAD.replace(b"HTTP/1.1", b"HTTP/1.0") + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+    [reply] = server.exchange(head + BODY)
+    assert reply.status == 200
