@@ -286,6 +286,13 @@ class Settings(BaseSettings):
         validation_alias=_env("submit_directory", "SAGEMAKER_SUBMIT_DIRECTORY"),
         description="Folder or .tar.gz with one script for all models.",
     )
+    access_keys: FilePath | None = Field(
+        None,
+        validation_alias=_env("access_keys"),
+        description="JSON file of access key ids and their secrets: requests must then be signed with one of them, as "
+        "boto3 does (Signature Version 4), but for GET /ping and /metrics. Signatures are ignored unless set.",
+        json_schema_extra={"metavar": "FILE"},
+    )
     async_output: str | None = Field(
         None,
         pattern=r"^s3://[^/]+(/.*)?$",

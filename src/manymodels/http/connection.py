@@ -15,6 +15,7 @@ from ..errors import ManyModelsError
 from .codings import supported
 from .replies import Reply
 from .request import Ids, Request
+from .sigv4 import AccessKeys
 from .streaming import StreamedReply
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ class Shared(Protocol):
     max_body: int
     #: Seconds a client has to send a request.
     receive_timeout: float
+    #: Who checks that requests are signed; None where they need not be.
+    access_keys: AccessKeys | None
     #: The Date header.
     date: str
     #: Whether the server takes no more requests.
@@ -236,7 +239,10 @@ class Connection(asyncio.Protocol):
         self._body = []
         request = Request(self._method().decode("latin-1"), path, query, body, next(self._shared.ids), headers={})
         request.read(self._headers)
-        self._waiting.append(request)
+        refused: Reply | None = None
+        if (access_keys := self._shared.access_keys) is not None:
+            refused = access_keys.refused(self._method(), raw, query, self._headers, body, request.id)
+        self._waiting.append(refused or request)
         self._next()
 
     def _method(self) -> bytes:

@@ -7,6 +7,7 @@ import itertools
 import signal
 import socket
 import sys
+from pathlib import Path
 
 import msgspec
 import uvloop
@@ -18,6 +19,7 @@ from .link import Answered, Asked, Ended, Gone, Link, Piece, Read, ToFront, to_f
 from .listener import Listener
 from .replies import Reply
 from .request import Request
+from .sigv4 import AccessKeys
 from .streaming import Body, StreamedReply
 
 
@@ -33,6 +35,8 @@ class FrontConfig(msgspec.Struct):
     grace: float
     log_level: str
     log_format: str
+    #: The file of access keys.
+    access_keys: str | None
 
 
 class Owner:
@@ -93,7 +97,8 @@ class Owner:
 
 async def _run(config: FrontConfig) -> None:
     owner = Owner()
-    listener = Listener(owner.answer, config.max_body, config.receive_timeout)
+    access_keys = None if config.access_keys is None else AccessKeys.read(Path(config.access_keys))
+    listener = Listener(owner.answer, config.max_body, config.receive_timeout, access_keys)
     connection = socket.socket(fileno=config.owner)
     await asyncio.get_running_loop().create_unix_connection(lambda: owner.link, sock=connection)
     with socket.socket(fileno=config.listening) as sock:

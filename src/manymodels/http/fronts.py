@@ -149,4 +149,5 @@ class Fronts:
             grace=self._grace,
             log_level=self._settings.log_level,
             log_format=self._settings.log_format,
+            access_keys=None if self._settings.access_keys is None else str(self._settings.access_keys),
         )

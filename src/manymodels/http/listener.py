@@ -12,6 +12,7 @@ from .codings import Codings
 from .connection import Connection
 from .replies import Reply
 from .request import Ids, Request
+from .sigv4 import AccessKeys
 
 #: Connections that wait to be taken; the system may allow fewer (net.core.somaxconn).
 BACKLOG = 2048
@@ -24,9 +25,16 @@ POLL = 0.02
 class Listener:
     """The connections of one process, and what they have in common."""
 
-    def __init__(self, answer: Callable[[Request], Awaitable[Reply]], max_body: int, receive_timeout: float) -> None:
+    def __init__(
+        self,
+        answer: Callable[[Request], Awaitable[Reply]],
+        max_body: int,
+        receive_timeout: float,
+        access_keys: AccessKeys | None = None,
+    ) -> None:
         self._codings = Codings(answer, max_body)
         self.answer: Callable[[Request], Awaitable[Reply]] = self._codings.answer
+        self.access_keys = access_keys
         self.max_body = max_body
         self.receive_timeout = receive_timeout
         self.stopping = False

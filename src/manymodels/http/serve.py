@@ -21,6 +21,7 @@ from .app import create_app
 from .asynchronous import AsyncInvocations
 from .fronts import Fronts
 from .listener import BACKLOG, Listener
+from .sigv4 import AccessKeys
 
 #: Seconds that running requests have after SIGTERM; SageMaker sends SIGKILL after 30.
 GRACE = 20
@@ -86,8 +87,10 @@ async def _serving(
     asynchronous = AsyncInvocations(role, runner, settings.async_output)
     app = create_app(role, settings, asynchronous, plane)
     asynchronous.start(app)
+    # Read here even where the fronts do, so that a file that does not do keeps the server from starting.
+    access_keys = None if settings.access_keys is None else AccessKeys.read(settings.access_keys)
     if len(socks) == 1:
-        listener = Listener(app, int(settings.max_body), settings.receive_timeout)
+        listener = Listener(app, int(settings.max_body), settings.receive_timeout, access_keys)
         await listener.start(socks[0])
         yield listener
         await listener.stop(GRACE)

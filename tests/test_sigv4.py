@@ -1,0 +1,254 @@
+"""Requests that have to be signed: by botocore's own signer, and spoilt in every part."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore import UNSIGNED
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config
+from botocore.credentials import Credentials
+from botocore.exceptions import ClientError
+from serving import FLOWER, Server, as_json, constant, serve
+
+from manymodels.errors import SettingsError
+from manymodels.http.sigv4 import AccessKeys, Secret
+
+KEYS = {"AKIAONE": "one/secret", "ASIATWO": {"secret": "two+secret", "session_token": "token=="}}
+PATH = "/endpoints/a%20b%2Fc/./invocations"
+BODY = as_json([FLOWER])
+MEMBERS = {
+    "Content-Type": "application/json",
+    "Accept": "text/csv",
+    "X-Amzn-SageMaker-Target-Model": "team/mod  èle.tar.gz",
+    "X-Amzn-SageMaker-Custom-Attributes": " trace=9 ",
+    "User-Agent": "boto3",
+    "X-Amzn-Trace-Id": "Root=1",
+}
+INVALID = "InvalidSignatureException"
+
+
+class Signed:
+    """A request as it comes from a client, and what spoils it."""
+
+    def __init__(
+        self,
+        key: str = "AKIAONE",
+        secret: str = "one/secret",
+        token: str | None = None,
+        service: str = "sagemaker",
+        query: str = "b=2&a=%2F&a=",
+        **headers: str,
+    ) -> None:
+        self.method, self.path, self.query, self.body = b"POST", PATH.encode(), query.encode(), BODY
+        request = AWSRequest("POST", f"http://host:8080{PATH}?{query}", {**MEMBERS, **headers}, data=BODY)
+        SigV4Auth(Credentials(key, secret, token), service, "eu-central-1").add_auth(request)
+        self.headers = {name.lower(): str(value) for name, value in request.headers.items()}
+        self.headers.setdefault("host", "host:8080")
+
+    def refusal(self, clock: Callable[[], float] = time.time, *, large: bool = False) -> str | None:
+        """Return by what name it is refused, if it is."""
+        secrets = {"AKIAONE": Secret("one/secret"), "ASIATWO": Secret("two+secret", "token==")}
+        headers = [(name.encode(), value.encode()) for name, value in self.headers.items()]
+        body = None if large else self.body
+        refusal = AccessKeys(secrets, clock).check(self.method, self.path, self.query, headers, body)
+        return None if refusal is None else refusal.kind
+
+
+@pytest.mark.parametrize(
+    "signed",
+    [
+        Signed(),
+        Signed(query=""),
+        Signed("ASIATWO", "two+secret", "token=="),
+        Signed(**{"X-Amz-Content-SHA256": "UNSIGNED-PAYLOAD"}),
+    ],
+)
+def test_what_is_signed_is_taken(signed: Signed) -> None:
+    assert signed.refusal() is None
+
+
+def test_what_is_set_on_the_way_does_not_matter() -> None:
+    signed = Signed()
+    signed.headers |= {"x-amzn-trace-id": "Root=2", "user-agent": "proxy", "x-forwarded-for": "::1"}
+    assert signed.refusal() is None
+
+
+@pytest.mark.parametrize(
+    ("signed", "kind"),
+    [
+        (Signed(secret="another"), INVALID),
+        (Signed(service="s3"), INVALID),
+        (Signed("AKIANONE"), "UnrecognizedClientException"),
+        (Signed(token="token=="), "UnrecognizedClientException"),
+        (Signed("ASIATWO", "two+secret"), "UnrecognizedClientException"),
+        (Signed("ASIATWO", "two+secret", "token"), "UnrecognizedClientException"),
+        (Signed(**{"X-Amz-Content-SHA256": "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"}), INVALID),
+        (Signed(**{"X-Amz-Content-SHA256": "0" * 64}), INVALID),
+    ],
+)
+def test_what_is_signed_otherwise_is_refused(signed: Signed, kind: str) -> None:
+    assert signed.refusal() == kind
+
+
+@pytest.mark.parametrize("member", ["method", "path", "query", "body"])
+def test_what_is_changed_on_the_way_is_refused(member: str) -> None:
+    signed = Signed()
+    setattr(signed, member, getattr(signed, member) + b"x")
+    assert signed.refusal() == INVALID
+
+
+@pytest.mark.parametrize("name", ["host", "content-type", "x-amzn-sagemaker-target-model", "accept"])
+def test_a_header_that_is_changed_on_the_way_is_refused(name: str) -> None:
+    signed = Signed()
+    signed.headers[name] += "x"
+    assert signed.refusal() == INVALID
+    del signed.headers[name]
+    assert signed.refusal() == INVALID
+
+
+def test_a_header_that_comes_without_being_signed_is_refused() -> None:
+    for name in ("x-amzn-sagemaker-session-id", "x-amz-meta", "content-encoding"):
+        signed = Signed()
+        signed.headers[name] = "added"
+        assert signed.refusal() == INVALID
+
+
+def test_clocks_may_differ_by_five_minutes() -> None:
+    signed = Signed()
+    now = time.time()
+    for moment, kind in ((now - 298, None), (now + 298, None), (now - 302, INVALID), (now + 302, INVALID)):
+        assert signed.refusal(functools.partial(float, moment)) == kind
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kind"),
+    [
+        (None, None, "MissingAuthenticationTokenException"),
+        ("AWS4-HMAC-SHA256", "Bearer", "IncompleteSignatureException"),
+        ("aws4_request", "aws5_request", "IncompleteSignatureException"),
+        ("Signature=", "Signature=0", "IncompleteSignatureException"),
+        ("SignedHeaders=accept;", "SignedHeaders=", INVALID),
+        ("host;", "", INVALID),
+        ("host;", "host;none;", INVALID),
+        ("eu-central-1", "us-east-1", INVALID),
+        ("AKIAONE/2", "AKIAONE/1", INVALID),
+    ],
+)
+def test_an_authorization_that_is_none(old: str | None, new: str, kind: str) -> None:
+    signed = Signed()
+    if old is None:
+        del signed.headers["authorization"]
+    else:
+        assert old in signed.headers["authorization"]
+        signed.headers["authorization"] = signed.headers["authorization"].replace(old, new, 1)
+    assert signed.refusal() == kind
+
+
+def test_a_date_that_is_none() -> None:
+    signed = Signed()
+    for value in ("", "now", "20261327T000000Z"):
+        signed.headers["x-amz-date"] = value
+        assert signed.refusal() == "IncompleteSignatureException"
+
+
+def test_a_body_too_large_to_be_kept_is_refused_unless_it_is_not_signed() -> None:
+    assert Signed().refusal(large=True) == INVALID
+    assert Signed(**{"X-Amz-Content-SHA256": "UNSIGNED-PAYLOAD"}).refusal(large=True) is None
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"a": ""}', '{"a": {}}', '{"a": {"secret": "x", "more": 1}}', "\xff"])
+def test_a_file_that_does_not_do(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    file.write_text(content, encoding="latin-1")
+    with pytest.raises(SettingsError, match="access_keys is"):
+        AccessKeys.read(file)
+
+
+# -- A server --
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that wants signatures, two processes of which speak HTTP."""
+    folder = tmp_path_factory.mktemp("guarded")
+    constant(folder / "store" / "mod" / "èle.joblib", 1.0)
+    (folder / "keys.json").write_text(json.dumps(KEYS))
+    options = ("--workers", "1", "--fronts", "2", "--access-keys", folder / "keys.json")
+    with serve(folder, folder / "store", *options) as server:
+        yield server
+
+
+def connect(
+    server: Server, key: str, secret: str, token: str | None = None, service: str = "sagemaker-runtime", **config: Any
+) -> Any:
+    """Return a client that tries once."""
+    return boto3.client(
+        service,
+        endpoint_url=server.url,
+        region_name="eu-central-1",
+        aws_access_key_id=key,
+        aws_secret_access_key=secret,
+        aws_session_token=token,
+        config=Config(retries={"max_attempts": 0}, **config),
+    )
+
+
+def invoke(server: Server, key: str, secret: str, token: str | None = None, **config: Any) -> bytes:
+    """Return a model's answer."""
+    client = connect(server, key, secret, token, **config)
+    reply = client.invoke_endpoint(
+        EndpointName="a b", TargetModel="mod/èle.joblib", ContentType="application/json", Body=BODY
+    )
+    client.close()
+    body: bytes = reply["Body"].read()
+    return body
+
+
+def test_boto3_is_answered(guarded: Server) -> None:
+    assert invoke(guarded, "AKIAONE", "one/secret") == b"[1.0]"
+    assert invoke(guarded, "ASIATWO", "two+secret", "token==") == b"[1.0]"
+
+
+@pytest.mark.parametrize(
+    ("key", "config", "kind"),
+    [
+        ("AKIAONE", {}, INVALID),
+        ("AKIANONE", {}, "UnrecognizedClientException"),
+        ("AKIAONE", {"signature_version": UNSIGNED}, "MissingAuthenticationTokenException"),
+    ],
+)
+def test_boto3_is_told_why_it_is_not(guarded: Server, key: str, config: dict[str, Any], kind: str) -> None:
+    with pytest.raises(ClientError) as caught:
+        invoke(guarded, key, "wrong", **config)
+    response: Any = caught.value.response
+    assert (response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]) == (kind, 403)
+    assert response["Error"]["Message"]
+    assert response["ResponseMetadata"]["RequestId"]
+
+
+def test_clients_of_the_control_plane_are_told_too(guarded: Server) -> None:
+    for secret, code in (("wrong", INVALID), ("one/secret", "404")):  # it has none
+        client = connect(guarded, "AKIAONE", secret, service="sagemaker")
+        with pytest.raises(ClientError) as caught:
+            client.list_endpoints()
+        assert caught.value.response["Error"]["Code"] == code
+        client.close()
+
+
+def test_no_other_path_is_open(guarded: Server) -> None:
+    for path in ("/ping", "/metrics"):
+        assert guarded.client.get(path).status_code == 200
+        assert guarded.client.post(path).status_code == 403
+    assert guarded.invoke("mod/èle.joblib", [FLOWER]).status_code == 403
+    for path in ("/models", "/artifacts", "/docs", "/nowhere", "/ping?x=1/../../models", "/%70ing"):
+        assert guarded.client.get(path).status_code == (200 if path.startswith("/ping?") else 403)
+    assert guarded.client.delete("/models/mod%2F%C3%A8le.joblib").status_code == 403
