@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import boto3
 import joblib
@@ -97,7 +99,9 @@ def bucket() -> Iterator[S3]:
 
 @pytest.fixture(scope="module")
 def server(bucket: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serve(tmp_path_factory.mktemp("server"), *OPTIONS, "--workers", "2", env=bucket.env) as running:
+    folder = tmp_path_factory.mktemp("server")
+    options = (*OPTIONS, "--workers", "2", "--async-queue", folder / "queue", "--cache-dir", folder / "cache")
+    with serve(folder, *options, env=bucket.env) as running:
         yield running
 
 
@@ -227,6 +231,28 @@ def test_a_model_that_is_created_anew_is_another(aws: Aws) -> None:
     aws.sagemaker.update_endpoint(EndpointName="again", EndpointConfigName="again")
     aws.sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="again")
     assert aws.ask("again", "x.tar.gz")[0] == 2.0
+
+
+def test_an_asynchronous_endpoint(aws: Aws, bucket: S3) -> None:
+    output = {"S3OutputPath": f"s3://{BUCKET}/out/", "S3FailurePath": f"s3://{BUCKET}/bad/"}
+    aws.model("later", "single/one.tar.gz", "SingleModel")
+    config = {"OutputConfig": output, "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 4}}
+    variants = [{**VARIANT, "ModelName": "later"}]
+    aws.sagemaker.create_endpoint_config(
+        EndpointConfigName="later", ProductionVariants=variants, AsyncInferenceConfig=config
+    )
+    aws.endpoint("later", "later")
+    assert aws.sagemaker.describe_endpoint(EndpointName="later")["AsyncInferenceConfig"] == config
+    bucket.put("in", BODY)
+    taken = aws.runtime.invoke_endpoint_async(EndpointName="later", InputLocation=f"s3://{BUCKET}/in")
+    assert taken["OutputLocation"].startswith(f"s3://{BUCKET}/out/")
+    assert taken["FailureLocation"].startswith(f"s3://{BUCKET}/bad/")
+    key = taken["OutputLocation"].removeprefix(f"s3://{BUCKET}/")
+    bucket.client.get_waiter("object_exists").wait(Bucket=BUCKET, Key=key, WaiterConfig={"Delay": 0.1})
+    assert json.loads(bucket.client.get_object(Bucket=BUCKET, Key=key)["Body"].read()) == [4.0]
+    assert "asynchronous invocations only" in refused(aws.ask, "ValidationError", endpoint="later")
+    later = {"EndpointName": "kept", "InputLocation": f"s3://{BUCKET}/in"}
+    assert "AsyncInferenceConfig" in refused(aws.runtime.invoke_endpoint_async, "ValidationError", **later)
 
 
 def test_a_single_model(aws: Aws) -> None:
@@ -440,31 +466,23 @@ def test_tags(aws: Aws) -> None:
     refused(aws.sagemaker.list_tags, "ResourceNotFound", ResourceArn=f"{PLACE}:endpoint/x")
 
 
-# -- Folders for buckets, and a restart --
+# -- A restart --
 
 
-def test_folders_stand_for_buckets_and_a_restart_keeps_endpoints(tmp_path: Path) -> None:
-    (tmp_path / "s3" / BUCKET / "models").mkdir(parents=True)
-    (tmp_path / "s3" / BUCKET / "models" / "x.tar.gz").write_bytes(archive(6.0))
-    arguments = (tmp_path / "s3", *OPTIONS, "--workers", "1", "--cache-dir", tmp_path / "cache")
-    with serve(tmp_path, *arguments) as server:
-        aws = Aws(server.url)
-        aws.model("multi", "models/")
-        aws.model("single", "models/x.tar.gz", "SingleModel")
-        aws.config("both", multi=1)
-        aws.config("single", single=1)
-        aws.endpoint("multi", "both")
-        aws.endpoint("single", "single")
-        aws.sagemaker.delete_model(ModelName="single")
-        aws.close()
-    with serve(tmp_path, *arguments) as server:
-        aws = Aws(server.url)
-        for name in ("multi", "single"):
-            aws.sagemaker.get_waiter("endpoint_in_service").wait(EndpointName=name)
-        assert aws.ask("multi", "x.tar.gz") == (6.0, "multi")
-        assert aws.ask("single") == (6.0, "single")
-        assert [model["ModelName"] for model in aws.sagemaker.list_models()["Models"]] == ["multi"]
-        aws.close()
+def test_a_restart_keeps_endpoints_and_folders_stand_for_buckets(aws: Aws, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "s3" / BUCKET / "a").mkdir(parents=True)
+    (tmp_path / "s3" / BUCKET / "a" / "x.tar.gz").write_bytes(archive(6.0))
+    (tmp_path / "cache").mkdir()
+    shutil.copy(server.log_file.parent / "cache" / "sagemaker.json", tmp_path / "cache")
+    with serve(tmp_path, tmp_path / "s3", *OPTIONS, "--workers", "1", "--cache-dir", tmp_path / "cache") as other:
+        again = Aws(other.url)
+        again.sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="kept")
+        assert again.ask("kept", "x.tar.gz") == (6.0, "a")
+        assert again.sagemaker.describe_model(ModelName="a") == {
+            **aws.sagemaker.describe_model(ModelName="a"),
+            "ResponseMetadata": ANY,
+        }
+        again.close()
 
 
 # -- Without a server --

@@ -54,11 +54,11 @@ def create_runner(settings: Settings, metrics: Metrics) -> Runner | None:
     output, folder = settings.async_output, settings.async_queue
     if output is None and folder is None:
         return None
-    if output is None or folder is None:
+    if folder is None or (output is None and not settings.emulate_sagemaker):
         raise SettingsError(
             "asynchronous invocations need both --async-output s3://BUCKET/PREFIX and --async-queue FOLDER"
         )
-    connect(output, settings.load_timeout)  # which says what is missing
+    connect(output or "s3://bucket", settings.load_timeout)  # which says what is missing
     exchange = importlib.import_module("manymodels.store.exchange").Exchange(settings.load_timeout)
     return Runner(
         Queue(folder, settings.async_queue_size),

@@ -15,8 +15,8 @@ from ..store import Mounts, Store
 from .deployments import DeploymentFailed, Deployments
 from .failure import Failure, NotFound, UnknownOperation, arn
 from .listing import listed
-from .locations import check_environment, container_of, locate
-from .records import Deployed, EndpointRecord, Record, Records
+from .locations import check_environment, container_of, locate, outputs_of
+from .records import Deployed, Deployment, EndpointRecord, Record, Records
 from .shapes import Shapes
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ HOLD = 5.0
 #: Members that change what is answered, and are not emulated.
 _REFUSED = {
     "CreateModel": ("InferenceExecutionConfig",),
-    "CreateEndpointConfig": ("ExplainerConfig", "ShadowProductionVariants", "AsyncInferenceConfig"),
+    "CreateEndpointConfig": ("ExplainerConfig", "ShadowProductionVariants"),
 }
 #: Longest FailureReason.
 _REASON = 1024
@@ -90,7 +90,7 @@ class ControlPlane:
                 del self._records.endpoints[name]
             elif endpoint.status != "Failed":
                 endpoint.status = "Creating"
-                self._begin(name, self._deploy(name, endpoint, endpoint.config, endpoint.deployed))
+                self._begin(name, self._deploy(name, endpoint, endpoint.deployment))
 
     async def stop(self) -> None:
         """Leave what is under way."""
@@ -184,6 +184,9 @@ class ControlPlane:
                 raise Failure(f"Variant {variant['VariantName']} needs InstanceType and InitialInstanceCount.")
         if not any(variant.get("InitialVariantWeight", 1.0) for variant in variants):
             raise Failure("One of the variants needs an InitialVariantWeight above 0.")
+        if "AsyncInferenceConfig" in content and self._settings.async_queue is None:
+            raise Failure("AsyncInferenceConfig needs a queue: start the server with --async-queue FOLDER.")
+        outputs_of(content.get("AsyncInferenceConfig"))
         self._records.configs[name] = Record(content)
         self._records.save()
         return {"EndpointConfigArn": arn("endpoint-config", name)}
@@ -219,11 +222,10 @@ class ControlPlane:
     async def _create_endpoint(self, content: Content) -> Content:
         name = content["EndpointName"]
         _check_new(self._records.endpoints, name, "endpoint", "endpoint")
-        config = content["EndpointConfigName"]
-        endpoint = EndpointRecord(content, config=config, deployed=self._deployed(config))
+        endpoint = EndpointRecord(content, deployment=self._deployment(content["EndpointConfigName"]))
         self._records.endpoints[name] = endpoint
         self._records.save()
-        self._begin(name, self._deploy(name, endpoint, config, endpoint.deployed))
+        self._begin(name, self._deploy(name, endpoint, endpoint.deployment))
         return {"EndpointArn": arn("endpoint", name)}
 
     async def _update_endpoint(self, content: Content) -> Content:
@@ -231,15 +233,14 @@ class ControlPlane:
         endpoint = self._settled(name)
         if endpoint.status == "Failed":
             raise Failure(f'Cannot update endpoint "{arn("endpoint", name)}", which failed; delete it.')
-        config = content["EndpointConfigName"]
-        deployed = self._deployed(config)
+        deployment = self._deployment(content["EndpointConfigName"])
         excluded = [each["VariantPropertyType"] for each in content.get("ExcludeRetainedVariantProperties", [])]
         if content.get("RetainAllVariantProperties") and "DesiredWeight" not in excluded:
-            weights = {one.name: one.weight for one in endpoint.deployed}
-            for one in deployed:
+            weights = {one.name: one.weight for one in endpoint.deployment.variants}
+            for one in deployment.variants:
                 one.weight = weights.get(one.name, one.weight)
         endpoint.change("Updating")
-        self._begin(name, self._deploy(name, endpoint, config, deployed))
+        self._begin(name, self._deploy(name, endpoint, deployment))
         return {"EndpointArn": arn("endpoint", name)}
 
     async def _update_weights(self, content: Content) -> Content:
@@ -248,20 +249,21 @@ class ControlPlane:
         if endpoint.status == "Failed":
             raise Failure(f'Cannot update endpoint "{arn("endpoint", name)}", which failed; delete it.')
         wanted = {each["VariantName"]: each.get("DesiredWeight") for each in content["DesiredWeightsAndCapacities"]}
-        unknown = wanted.keys() - {one.name for one in endpoint.deployed}
+        old = endpoint.deployment
+        unknown = wanted.keys() - {one.name for one in old.variants}
         if unknown:
             names = ", ".join(sorted(unknown))
             raise Failure(
-                f'The variant name(s) "{names}" is/are not present within endpoint configuration "{endpoint.config}".'
+                f'The variant name(s) "{names}" is/are not present within endpoint configuration "{old.config}".'
             )
-        deployed = [
+        variants = [
             Deployed(one.variant, one.container, one.weight if (weight := wanted.get(one.name)) is None else weight)
-            for one in endpoint.deployed
+            for one in old.variants
         ]
-        if not any(one.weight for one in deployed):
+        if not any(one.weight for one in variants):
             raise Failure("One of the variants needs a DesiredWeight above 0.")
         endpoint.change("Updating")
-        self._begin(name, self._deploy(name, endpoint, endpoint.config, deployed))
+        self._begin(name, self._deploy(name, endpoint, Deployment(old.config, variants, old.asynchronous)))
         return {"EndpointArn": arn("endpoint", name)}
 
     async def _delete_endpoint(self, content: Content) -> Content:
@@ -280,13 +282,15 @@ class ControlPlane:
         described: Content = {
             "EndpointName": name,
             "EndpointArn": arn("endpoint", name),
-            "EndpointConfigName": endpoint.config,
+            "EndpointConfigName": endpoint.deployment.config,
             "EndpointStatus": endpoint.status,
             "CreationTime": endpoint.created,
             "LastModifiedTime": endpoint.modified,
         }
         if endpoint.status not in ("Creating", "Failed"):
-            described["ProductionVariants"] = [_summary(one, endpoint.modified) for one in endpoint.deployed]
+            described["ProductionVariants"] = [_summary(one, endpoint.modified) for one in endpoint.deployment.variants]
+        if endpoint.deployment.asynchronous is not None:
+            described["AsyncInferenceConfig"] = endpoint.deployment.asynchronous
         if endpoint.reason is not None:
             described["FailureReason"] = endpoint.reason
         return described
@@ -310,21 +314,21 @@ class ControlPlane:
         task = self._tasks[name] = asyncio.get_running_loop().create_task(work)
         task.add_done_callback(lambda _: self._tasks.pop(name, None))
 
-    async def _deploy(self, name: str, endpoint: EndpointRecord, config: str, deployed: list[Deployed]) -> None:
+    async def _deploy(self, name: str, endpoint: EndpointRecord, deployment: Deployment) -> None:
         """Have an endpoint serve a configuration; one that cannot be served leaves a running endpoint as it was."""
         try:
-            await self._deployments.deploy(name, deployed)
+            await self._deployments.deploy(name, deployment)
         except (DeploymentFailed, Failure) as error:
-            logger.error("the endpoint %s cannot serve %s: %s", name, config, error)
+            logger.error("the endpoint %s cannot serve %s: %s", name, deployment.config, error)
             failed = endpoint.status == "Creating"
             endpoint.change("Failed" if failed else "InService", str(error)[:_REASON])
         except Exception:
-            logger.exception("the endpoint %s cannot serve %s", name, config)
+            logger.exception("the endpoint %s cannot serve %s", name, deployment.config)
             endpoint.change("Failed", "internal error; the server's log has more")
         else:
-            endpoint.config, endpoint.deployed = config, deployed
+            endpoint.deployment = deployment
             endpoint.change("InService")
-            logger.info("the endpoint %s serves %s", name, config)
+            logger.info("the endpoint %s serves %s", name, deployment.config)
         self._records.save()
 
     async def _withdraw(self, name: str) -> None:
@@ -378,11 +382,13 @@ class ControlPlane:
             raise Failure(f'Cannot update in-progress endpoint "{arn("endpoint", name)}".')
         return endpoint
 
-    def _deployed(self, config: str) -> list[Deployed]:
-        return [
+    def _deployment(self, name: str) -> Deployment:
+        config = self._config(name).request
+        variants = [
             Deployed(variant, container_of(self._model(variant["ModelName"])), variant.get("InitialVariantWeight", 1.0))
-            for variant in self._config(config).request["ProductionVariants"]
+            for variant in config["ProductionVariants"]
         ]
+        return Deployment(name, variants, config.get("AsyncInferenceConfig"))
 
 
 def _check_new(records: dict[str, Any], name: str, kind: str, what: str) -> None:

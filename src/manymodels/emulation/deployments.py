@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from ..endpoint import Endpoint, Routes, Variant
 from ..errors import ManyModelsError
 from ..store import Mounts, Store
 from .failure import Failure
-from .locations import Location, locate
-from .records import Deployed
+from .locations import Location, locate, outputs_of
+from .records import Deployed, Deployment
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Deployments:
         self._numbers = itertools.count(2)
         self._taken: set[str] = set()
 
-    async def deploy(self, endpoint: str, deployed: Sequence[Deployed]) -> None:
+    async def deploy(self, endpoint: str, deployment: Deployment) -> None:
         """Have an endpoint served by these variants, and by no others from the moment that all of them can.
 
         :raises DeploymentFailed: if one cannot; the endpoint is as it was then.
@@ -55,7 +55,7 @@ class Deployments:
         before = self._live.get(endpoint, {})
         after: dict[str, tuple[Location, Variant]] = {}
         try:
-            for one in deployed:
+            for one in deployment.variants:
                 location = locate(one.container, self._root)
                 old = before.get(one.name)
                 if old is not None and old[0] == location:
@@ -66,7 +66,7 @@ class Deployments:
         except (DeploymentFailed, Failure):
             await self._close(after, kept=before)
             raise
-        self._routes.add(endpoint, [variant for _, variant in after.values()])
+        self._routes.add(endpoint, [variant for _, variant in after.values()], outputs_of(deployment.asynchronous))
         self._live[endpoint] = after
         await self._close(before, kept=after)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import sagemaker
+from ..endpoint import Outputs
 from ..settings import Settings
 from ..store.names import path_fault
 from .failure import Failure
@@ -84,6 +85,25 @@ def _below(root: str | Path | None, bucket: str, key: str) -> str | Path:
         return root / bucket / key
     top = "s3:/" if root is None else root.rstrip("/")
     return f"{top}/{bucket}/{key}".rstrip("/")
+
+
+def outputs_of(asynchronous: dict[str, Any] | None) -> Outputs | None:
+    """Return where an AsyncInferenceConfig has answers and errors written; None if there is none.
+
+    :raises Failure: if it does not say so by addresses in S3.
+    """
+    if asynchronous is None:
+        return None
+    output = asynchronous["OutputConfig"]
+    if "S3OutputPath" not in output:
+        raise Failure("S3OutputPath is missing: by default AWS writes to a bucket of its own making.")
+    answers = _address(output["S3OutputPath"])
+    return Outputs(answers, _address(output["S3FailurePath"]) if "S3FailurePath" in output else answers)
+
+
+def _address(url: str) -> str:
+    bucket, key = _split(url)
+    return f"s3://{bucket}/{key}".rstrip("/")
 
 
 def check_environment(name: str, environment: dict[str, str], settings: Settings) -> None:

@@ -13,12 +13,17 @@ from ..errors import SettingsError
 Status = Literal["Creating", "InService", "Updating", "Deleting", "Failed"]
 
 
+def now() -> float:
+    """Return the time, in seconds; as AWS, to the millisecond, which clients can send back as it is."""
+    return round(time.time(), 3)
+
+
 class Record(msgspec.Struct):
     """A model or an endpoint configuration."""
 
     #: As it was created; its members are those of the service model.
     request: dict[str, Any]
-    created: float = msgspec.field(default_factory=time.time)
+    created: float = msgspec.field(default_factory=now)
 
 
 class Deployed(msgspec.Struct):
@@ -36,18 +41,27 @@ class Deployed(msgspec.Struct):
         return name
 
 
-class EndpointRecord(Record):
-    """An endpoint: what it serves, which no later change to models and configurations touches."""
+class Deployment(msgspec.Struct):
+    """What an endpoint serves, which no later change to models and configurations touches."""
 
-    config: str = ""
-    deployed: list[Deployed] = []
+    #: The configuration's name.
+    config: str
+    variants: list[Deployed]
+    #: The AsyncInferenceConfig; None: clients wait for their answers.
+    asynchronous: dict[str, Any] | None = None
+
+
+class EndpointRecord(Record, kw_only=True):
+    """An endpoint."""
+
+    deployment: Deployment
     status: Status = "Creating"
     reason: str | None = None
-    modified: float = msgspec.field(default_factory=time.time)
+    modified: float = msgspec.field(default_factory=now)
 
     def change(self, status: Status, reason: str | None = None) -> None:
         """Take note of another status."""
-        self.status, self.reason, self.modified = status, reason, time.time()
+        self.status, self.reason, self.modified = status, reason, now()
 
 
 class _Kept(msgspec.Struct):

@@ -36,7 +36,7 @@ from .names import NameDescription, Names
 from .patience import patience, patiently
 from .residents import Newer, Resident, Residents
 from .room import Room
-from .routes import Routes
+from .routes import Outputs, Routes
 from .trace import Recorder
 from .warm_up import retire, warm_up
 
@@ -119,6 +119,10 @@ class Endpoint(Measured):
         if self._routes is None:
             return super().route(endpoint, target_model, variant)
         return self._routes.find(endpoint, target_model, variant)
+
+    def outputs(self, endpoint: str) -> Outputs | None:
+        """Return where an endpoint that is invoked asynchronously has its answers written."""
+        return None if self._routes is None else self._routes.outputs(endpoint)
 
     def invoke(self, target_model: str | None, invocation: Invocation) -> Coroutine[Any, Any, Answer]:
         """Answer an invocation; the model is fetched and loaded first if it has to be."""

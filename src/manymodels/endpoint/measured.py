@@ -18,6 +18,7 @@ from ..server.streams import once_whole
 from ..settings import Settings
 from .journal import Eviction
 from .names import NameDescription
+from .routes import Outputs
 
 F = TypeVar("F", bound=Callable[..., Awaitable[Answer]])
 
@@ -56,6 +57,10 @@ class Measured:
         They have every variant that is asked for, too.
         """
         return target_model, VARIANT if variant is None else variant
+
+    def outputs(self, endpoint: str) -> Outputs | None:
+        """Return None: no endpoint has an address of its own for asynchronous answers."""
+        return None
 
     def ready(self) -> bool:
         """Say whether models can be loaded and invoked; none has to be."""

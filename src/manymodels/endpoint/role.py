@@ -9,6 +9,7 @@ from ..invocation import Answer, Invocation
 from ..server import ModelDescription
 from .journal import Eviction
 from .names import NameDescription
+from .routes import Outputs
 
 
 class Role(Protocol):
@@ -32,6 +33,9 @@ class Role(Protocol):
         :param variant: the one that the client wants.
         :raises EndpointNotFound: if endpoints are mapped to stores, and none has that name or such a variant.
         """
+
+    def outputs(self, endpoint: str) -> Outputs | None:
+        """Return where an endpoint that is invoked asynchronously has its answers written; None: it is none."""
 
     async def invoke(self, target_model: str | None, invocation: Invocation) -> Answer:
         """Answer an invocation of a model that need not be loaded yet.

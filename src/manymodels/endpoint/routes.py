@@ -27,19 +27,38 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
     artifact: str | None = None
 
 
+class Outputs(msgspec.Struct, frozen=True):
+    """Where an asynchronous endpoint's answers and errors are written: addresses in S3, keys begin with them."""
+
+    answers: str
+    errors: str
+
+
 class Routes:
     """The endpoints of a server, each with its variants."""
 
     def __init__(self) -> None:
         self._endpoints: dict[str, Sequence[Variant]] = {}
+        self._outputs: dict[str, Outputs] = {}
 
-    def add(self, endpoint: str, variants: Sequence[Variant]) -> None:
-        """Add an endpoint, or replace its variants."""
+    def add(self, endpoint: str, variants: Sequence[Variant], outputs: Outputs | None = None) -> None:
+        """Add an endpoint, or replace its variants.
+
+        :param outputs: of an asynchronous endpoint.
+        """
         self._endpoints[endpoint] = variants
+        self._outputs.pop(endpoint, None)
+        if outputs is not None:
+            self._outputs[endpoint] = outputs
 
     def remove(self, endpoint: str) -> None:
         """Take an endpoint out."""
         del self._endpoints[endpoint]
+        self._outputs.pop(endpoint, None)
+
+    def outputs(self, endpoint: str) -> Outputs | None:
+        """Return where the answers of an asynchronous endpoint go; None: it is none."""
+        return self._outputs.get(endpoint)
 
     def find(self, endpoint: str, target_model: str | None, variant: str | None) -> tuple[str | None, str]:
         """Return the name that a model has in this server, and the variant that serves it.

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from .. import sagemaker
 from ..asynchronous import Outcome, Queued, Runner
-from ..endpoint import Role
+from ..endpoint import Outputs, Role
 from ..errors import BadMember, BodyTooLarge, ManyModelsError
 from .replies import Reply, aws_error
 from .request import Request
@@ -49,11 +49,11 @@ class AsyncInvocations:
         """Take on nothing yet.
 
         :param runner: None where they are not wanted.
-        :param output: the address below which answers are written.
+        :param output: the address below which answers are written, of endpoints without one of their own.
         """
         self._role = role
         self._runner = runner
-        self._output = (output or "").rstrip("/")
+        self._outputs = None if output is None else Outputs(output.rstrip("/"), output.rstrip("/"))
 
     def start(self, answer: Callable[[Request], Awaitable[Reply]]) -> None:
         """Answer what is in the queue.
@@ -83,10 +83,16 @@ class AsyncInvocations:
         id_ = str(uuid.uuid4())
         stem = quote(inference or id_, safe="")
         extension = self._extension(request)
-        folder = f"{self._output}/{extension}/" if extension else f"{self._output}/"
+        outputs = self._role.outputs(request.parameters["endpoint"]) or self._outputs
+        if outputs is None:
+            raise BadMember(
+                f"the endpoint {request.parameters['endpoint']!r} has no AsyncInferenceConfig: "
+                f"create one with it, or start the server with --async-output"
+            )
+        inside = f"/{extension}/" if extension else "/"
 
         def failure(id_: str) -> str:
-            return f"{folder}{id_}-error.out"
+            return f"{outputs.errors}{inside}{id_}-error.out"
 
         headers = {name: value for name, value in given.items() if name not in _OWN}
         for source, member, header in _TYPES:
@@ -101,7 +107,7 @@ class AsyncInvocations:
             headers=headers,
             input=location,
             body=body,
-            output=folder + (filename or f"{stem}.out"),
+            output=outputs.answers + inside + (filename or f"{stem}.out"),
             failure=failure(id_),
             expires=time.time() + _seconds(given, sagemaker.REQUEST_TTL, "RequestTTLSeconds", 60, 21_600, 21_600),
             timeout=_seconds(given, sagemaker.ASYNC_TIMEOUT, "InvocationTimeoutSeconds", 1, 3600, 900),

@@ -67,6 +67,10 @@ class Runtime:
     async def _ask(self, request: Request) -> tuple[Answer, str]:
         """Return the answer, and the variant that gave it."""
         check(request)
+        if request.limit is None and self._role.outputs(request.parameters["endpoint"]) is not None:
+            raise BadMember(
+                f"Endpoint {request.parameters['endpoint']} takes asynchronous invocations only: invoke_endpoint_async"
+            )
         wanted = request.headers.get(sagemaker.TARGET_VARIANT)
         name, variant = self._role.route(request.parameters["endpoint"], model_of(request), wanted)
         return await self._role.invoke(name, request.invocation(self._limit)), variant
