@@ -39,6 +39,7 @@ COMMANDS = [
     "package",
     "plugins",
     "replay",
+    "scan",
     "serve",
     "settings",
     "train",

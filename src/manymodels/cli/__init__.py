@@ -16,6 +16,7 @@ from .local import check, package
 from .names import names
 from .new_plugin import new_plugin
 from .replay import replay
+from .scan import scan_command
 from .serve import serve
 from .show import plugins, settings
 from .train import train
@@ -73,8 +74,8 @@ def cli() -> None:
 
 
 for _command in (
-    *(check, environments, evictions, invoke, models, names, package, plugins, replay, serve, settings, train),
-    *(new_plugin, verify_plugin),
+    *(check, environments, evictions, invoke, models, names, package, plugins, replay, scan_command, serve, settings),
+    *(new_plugin, train, verify_plugin),
 ):
     cli.add_command(_command)
 

@@ -27,7 +27,7 @@ from ..store.base import ARCHIVES
 from ..store.pack import digests
 from ..store.signatures import Locked, read_private_key, sign
 from .output import as_json_option, print_json, print_table, size
-from .parts import Location, create_server, open_cache, open_store
+from .parts import Location, create_server, open_cache, open_store, split
 from .samples import find_sample, guess_content_type
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def check(artifact: str | Path, *, as_json: bool) -> None:
     with _opened(artifact, settings, Plugins.installed(settings.block_plugins)) as (folder, binding):
         sample = find_sample(folder)
         requests = [] if sample is None else [Invocation(sample.read_bytes(), guess_content_type(b"", sample.name))]
-        description, outcomes = asyncio.run(_try(_name(artifact), folder, binding, requests, settings))
+        description, outcomes = asyncio.run(_try(split(artifact)[1], folder, binding, requests, settings))
     answer = outcomes[0] if outcomes else None
     if isinstance(answer, ManyModelsError):
         raise answer
@@ -158,7 +158,7 @@ def check(artifact: str | Path, *, as_json: bool) -> None:
             rows.append(("sample", "none; add sample.json or the like to see it answer"))
         else:
             rows.append((sample.name, _text(answer)))
-        print_table((_name(artifact), "fails golden requests" if failed else "can be served"), rows)
+        print_table((split(artifact)[1], "fails golden requests" if failed else "can be served"), rows)
     if failed:
         sys.exit(1)
 
@@ -166,15 +166,11 @@ def check(artifact: str | Path, *, as_json: bool) -> None:
 @contextlib.contextmanager
 def _opened(location: str | Path, settings: Settings, plugins: Plugins) -> Iterator[tuple[Path, Binding]]:
     """Unpack an artifact as a store does, and bind it; yield its files."""
-    parent = location.parent if isinstance(location, Path) else location.rstrip("/").rpartition("/")[0]
+    parent, name = split(location)
     with tempfile.TemporaryDirectory(prefix="manymodels-") as cache:
         store = open_store(parent, open_cache(Path(cache), settings), settings, plugins)
-        folder = store.open(store.find(_name(location)))
-        yield folder, plugins.bind(Artifact(folder, _name(location)), settings.model_settings())
-
-
-def _name(location: str | Path) -> str:
-    return location.name if isinstance(location, Path) else location.rstrip("/").rpartition("/")[2]
+        folder = store.open(store.find(name))
+        yield folder, plugins.bind(Artifact(folder, name), settings.model_settings())
 
 
 async def _try(

@@ -91,6 +91,14 @@ def location(text: str) -> str | Path:
     return Path(text)
 
 
+def split(location: str | Path) -> tuple[str | Path, str]:
+    """Return the store that the location of an artifact is in, and the artifact's TargetModel there."""
+    if isinstance(location, Path):
+        return location.parent, location.name
+    parent, _, name = location.rstrip("/").rpartition("/")
+    return parent, name
+
+
 def open_cache(folder: Path, settings: Settings) -> DiskCache:
     """Return the disk cache in a folder.
 
