@@ -434,6 +434,13 @@ def test_a_body_above_the_limit_of_aws(aws: Aws) -> None:
     assert "6291456" in refused(aws.runtime.invoke_endpoint, "ValidationError", **members)
 
 
+def test_an_answer_above_the_limit_of_aws(aws: Aws, bucket: S3) -> None:
+    bucket.put("a/long.tar.gz", archive(0.12345678901234567))
+    members = {"EndpointName": "kept", "TargetModel": "long.tar.gz", "ContentType": "text/csv"}
+    with pytest.raises(aws.runtime.exceptions.ModelError, match="passes on at most 6291456"):
+        aws.runtime.invoke_endpoint(Body=b"0,0,0,0\n" * 350_000, **members)
+
+
 # -- Lists and tags --
 
 

@@ -115,7 +115,7 @@ class Application:
     def routes(self) -> list[Route]:
         """Return the paths; where several fit, the first holds."""
         docs = Docs(self._role)
-        runtime = Runtime(self._role, self._limit)
+        runtime = Runtime(self._role, self._limit, sagemaker.BODY_LIMIT if self._settings.emulate_sagemaker else None)
         return [
             Route("/invocations", Resource(invocations_error, POST=self.invocations)),
             Route("/endpoints/{endpoint}/invocations", Resource(aws_error, POST=runtime.invoke)),

@@ -6,7 +6,7 @@ import re
 
 from .. import sagemaker
 from ..endpoint import Role
-from ..errors import BadMember, BadTargetModel
+from ..errors import BadMember, BadTargetModel, PredictionFailed
 from ..invocation import Answer
 from ..server.streams import collected
 from .events import events_of
@@ -33,13 +33,15 @@ _NO_EXPLANATIONS = "`false`"
 class Runtime:
     """The operations of ``sagemaker-runtime``."""
 
-    def __init__(self, role: Role, limit: int) -> None:
+    def __init__(self, role: Role, limit: int, most: int | None = None) -> None:
         """Answer for a role.
 
         :param limit: most bytes of a body.
+        :param most: most bytes of an answer; None: any number.
         """
         self._role = role
         self._limit = limit
+        self._most = most
 
     async def invoke(self, request: Request) -> Reply:
         """``POST /endpoints/{EndpointName}/invocations``: InvokeEndpoint.
@@ -50,6 +52,8 @@ class Runtime:
         result = await collected(result, self._limit)
         if result.status >= 400:
             return self._refused(result, request)
+        if self._most is not None and len(result.body) > self._most:
+            raise PredictionFailed(f"the answer has {len(result.body)} bytes, and AWS passes on at most {self._most}")
         return answer(result).add(sagemaker.INVOKED_VARIANT, variant)
 
     async def invoke_streaming(self, request: Request) -> Reply:
