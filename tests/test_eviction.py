@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import joblib
 import numpy as np
 import psutil
@@ -114,12 +115,19 @@ def test_the_least_recently_used_leaves(small: Server) -> None:
 def test_all_are_answered_when_all_are_asked_at_once(small: Server) -> None:
     def ask(number: int) -> tuple[int, object]:
         value = number % len(MODELS)
-        reply = small.invoke(MODELS[value], [POINT])
+
+        def answered() -> httpx.Response | None:
+            reply = small.invoke(MODELS[value], [POINT])
+            return None if reply.status_code == 503 and "retry-after" in reply.headers else reply
+
+        # On a busy machine all that are loaded may be in use for longer than a load waits for room.
+        reply = until(answered, "there is room")
         return reply.status_code, reply.json() == [value] or reply.text
 
     with ThreadPoolExecutor(16) as threads:
         assert set(threads.map(ask, range(10 * len(MODELS)))) == {(200, True)}
-    assert accounted(small) <= BUDGET
+    # Nor are copies within the budget that are made where a worker is held up; they leave when they are of no use.
+    until(lambda: accounted(small) <= BUDGET, "copies have left")
 
 
 def test_what_will_never_fit_evicts_nobody(small: Server) -> None:

@@ -246,24 +246,6 @@ async def test_a_budget_refuses_what_does_not_fit(toys: Toys) -> None:
         assert pool.used() >= 30 * MIB
 
 
-async def test_the_room_of_a_small_model_is_there_before_its_busy_worker_unloads_it(toys: Toys) -> None:
-    async with running(workers=1, slow_after=60) as pool:
-        await toys.load(pool, "small", kept=MIB)
-        await toys.load(pool, "large", kept=8 * MIB)
-        await toys.load(pool, "m")
-        gate = toys.gate()
-        first = asyncio.create_task(ask(pool, "m", wait=str(gate)))
-        await gate.reached()
-        used, small = pool.used(), pool.describe("small").bytes
-        leaving = [asyncio.create_task(pool.unload(name)) for name in ("small", "large")]
-        await asyncio.sleep(0)
-        assert pool.used() == used - small
-        assert not any(task.done() for task in leaving)
-        gate.open()
-        await asyncio.gather(first, *leaving)
-        assert pool.used() == pool.describe("m").bytes
-
-
 async def test_a_model_that_takes_more_than_there_is_fails_and_its_worker_lives(toys: Toys) -> None:
     async with running(memory="200MiB", workers=1) as pool:
         await toys.load(pool, "m")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from ..errors import OutOfMemory
@@ -21,11 +21,10 @@ ROOM_POLL = 0.1
 class Room:
     """Makes room for loads."""
 
-    def __init__(self, residents: Residents, evict: Callable[[str], Coroutine[Any, Any, None]]) -> None:
+    def __init__(self, residents: Residents, evict: Callable[[str], Awaitable[None]]) -> None:
         """Make room among `residents`.
 
-        :param evict: unloads a model by its name; tells `late` where its memory is not free then. What is small may
-            count as free as soon as that has begun.
+        :param evict: unloads a model by its name; tells `late` where its memory is not free then.
         """
         self._residents = residents
         self._evict = evict
@@ -33,8 +32,6 @@ class Room:
         self._late_until = 0.0
         #: Set when there may be room, or a model to evict, for a load that waits for it.
         self._changed = asyncio.Event()
-        #: Models being evicted.
-        self._leaving: set[asyncio.Task[None]] = set()
         #: Held by the load that makes room.
         self._making = asyncio.Lock()
         #: When a model last left for a load, or a load was given room, by the loop's clock.
@@ -66,17 +63,11 @@ class Room:
                     full = error
                 # One at a time, so that no two loads count on the same room; each looks again once it is its turn.
                 began = asyncio.get_running_loop().time()
-                leaving: set[asyncio.Task[None]] | None = None
+                tried = tried or not self._making.locked()
                 async with self._making:
                     while True:
-                        if leaving:
-                            await asyncio.wait(leaving)
-                            self._made = asyncio.get_running_loop().time()
-                            leaving = None
-                        elif tried:
-                            leaving = await self._evict_for(full, began)
-                            if leaving is None:
-                                raise full
+                        if tried and not await self._evict_for(full, began):
+                            raise full
                         loading = asyncio.create_task(load())
                         await asyncio.sleep(0)  # what there is no room for has failed by then, as a rule
                         tried = True
@@ -90,30 +81,24 @@ class Room:
         finally:
             loading.cancel()
 
-    async def _evict_for(self, error: OutOfMemory, began: float) -> set[asyncio.Task[None]] | None:
-        """Begin to evict models for a load, or wait for memory that is free soon.
-
-        :returns: the evictions; None if there was no model to evict for a while.
-        """
+    async def _evict_for(self, error: OutOfMemory, began: float) -> bool:
+        """Evict models for a load, or wait for memory that is free soon; False if there were none for a while."""
         loop = asyncio.get_running_loop()
         if loop.time() < (late_until := self._late_until):
             await asyncio.sleep(ROOM_POLL)
-            return set() if loop.time() < late_until else None
+            return loop.time() < late_until
         # Others that were given room meanwhile are no reason to give up.
         until = max(began, self._made) + ROOM_WAIT
         while True:
             self._changed.clear()
             names, enough = self._residents.victims(max(error.missing, 1))
             if names and (enough or loop.time() >= until):
-                leaving = {asyncio.create_task(self._evict(name)) for name in names}
-                self._leaving |= leaving
-                for task in leaving:
-                    task.add_done_callback(self._leaving.discard)
-                await asyncio.sleep(0)  # they have begun by then
-                return leaving
+                await asyncio.gather(*(self._evict(name) for name in names))
+                self._made = loop.time()
+                return True
             try:
                 await asyncio.wait_for(self._changed.wait(), max(until - loop.time(), 0))
             except asyncio.TimeoutError:
                 if not names:
                     logger.warning("%s, and all loaded models are in use", error)
-                    return None
+                    return False

@@ -102,8 +102,6 @@ class Job:
     kind: type[Run] | type[Load] | type[Unload] = Run
     #: Bytes that an unload frees.
     bytes: int = 0
-    #: Whether they count as free already.
-    counted: bool = False
     #: Whether it was given up, and the worker asked to leave it out.
     moved: bool = False
     #: Done when a load or unload that somebody waits for is.

@@ -43,9 +43,6 @@ logger = logging.getLogger(__name__)
 FRAME_BYTES = 8 << 20
 
 
-#: Bytes of models being unloaded that count as free before they are: who needs their room does not wait for a worker
-#: that does something else. As little as a prediction may need for a moment.
-SMALL = 4 << 20
 #: Answers handed over in one turn of the event loop: the front's time for them is what others wait for.
 PORTION = 8
 
@@ -96,8 +93,6 @@ class Slot(asyncio.Protocol):
         self.held: dict[Resident, int] = {}
         #: Their sum.
         self.bytes = 0
-        #: Of those it was told to unload, the bytes that are not free yet but counted so.
-        self.leaving = 0
         #: Private memory its process has grown by, in bytes, as last reported.
         self.private = 0
         #: The model of which it tries a faster predictor in idle moments.
@@ -149,14 +144,14 @@ class Slot(asyncio.Protocol):
         """Give the process away, with what it was sent, to a slot of its own; what waits stays here."""
         old = Slot(self._owner, f"{self.name}-old", self.launcher, self._max_batch, self._batched)
         old.process, old.connected, old.last_active = self.process, self.connected, self.last_active
-        old.sent, old.began, old.loading, old.leaving = self.sent, self.began, self.loading, self.leaving
+        old.sent, old.began, old.loading = self.sent, self.began, self.loading
         old._frames, old._transport = self._frames, self._transport
         if self._transport is not None:
             self._transport.set_protocol(old)
         self.process = self._transport = None
         self.sent, self.loading = deque(), set()
         self.held.clear()
-        self.bytes = self.private = self.leaving = 0
+        self.bytes = self.private = 0
         for job in self.control:
             if job.kind is Unload:
                 job.finish()  # the model goes with the process
@@ -233,11 +228,7 @@ class Slot(asyncio.Protocol):
     def release(self, resident: Resident) -> asyncio.Future[None]:
         """Let the worker unload a model it holds; done when its memory is free."""
         done: asyncio.Future[None] = self._loop.create_future()
-        count = self.held.pop(resident)
-        if counted := self.leaving + count <= SMALL:
-            self.bytes -= count
-            self.leaving += count
-        self.order(Job(resident, kind=Unload, done=done, bytes=count, counted=counted))
+        self.order(Job(resident, kind=Unload, done=done, bytes=self.held.pop(resident)))
         return done
 
     def flush(self) -> None:
@@ -344,10 +335,7 @@ class Slot(asyncio.Protocol):
             for call in job.calls:
                 call.fail(message.failure.error())
         else:
-            if job.counted:
-                self.leaving -= job.bytes
-            else:
-                self.bytes -= job.bytes
+            self.bytes -= job.bytes
             job.finish()
 
     def _hand_back(self, outcomes: list[tuple[Call, Any]], start: int = 0) -> None:
@@ -398,7 +386,6 @@ class Slot(asyncio.Protocol):
         self.sent.clear()
         self.held.clear()
         self.bytes = 0
-        self.leaving = 0
         self.private = 0
         self.tries = None
         self.loading.clear()
