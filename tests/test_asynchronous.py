@@ -51,6 +51,17 @@ def predict_fn(data, model, context):
 def output_fn(prediction, accept):
     return json.dumps([*prediction, accept]), "application/told"
 """
+#: Takes as many seconds as it is asked for.
+SLOW = """
+import time
+
+def model_fn(model_dir):
+    return None
+
+def predict_fn(data, model):
+    time.sleep(float(data))
+    return [1]
+"""
 
 
 @dataclass
@@ -105,6 +116,7 @@ def stored(folder: Path) -> None:
     constant(folder / "store" / "one.joblib", 1.0)
     constant(folder / "store" / "team" / "two.joblib", 2.0)
     script(folder / "store", "told", TOLD)
+    script(folder / "store", "slow", SLOW)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +129,7 @@ def bucket() -> Iterator[S3]:
 def place(bucket: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("asynchronous")
     stored(folder)
-    with serving(folder, bucket.env, "--async-max-body", "1MiB") as server:
+    with serving(folder, bucket.env, "--async-max-body", "1MiB", "--invocation-timeout", "0.5") as server:
         client = connect(server)
         yield Place(bucket, server, client)
         client.close()
@@ -147,6 +159,11 @@ def test_a_target_model_can_be_added(place: Place) -> None:
     reply = client.invoke_endpoint_async(EndpointName="any", InputLocation=place.put("in/flower"))
     assert place.get(reply["OutputLocation"])["Body"].read() == b"[2.0]"
     client.close()
+
+
+def test_an_input_may_have_any_name(place: Place) -> None:
+    reply = place.ask(InputLocation=place.put("in/größe 1%.json"))
+    assert place.get(reply["OutputLocation"])["Body"].read() == b"[1.0]"
 
 
 def test_names_of_outputs(place: Place) -> None:
@@ -198,6 +215,13 @@ def test_what_cannot_be_asked(place: Place, model: str, key: str, size: int, sai
         place.put(key, bytes(size))
     content = place.failure(place.ask(model, InputLocation=f"s3://{BUCKET}/{key}"))
     assert said in content["Message"]
+
+
+def test_the_model_has_the_time_that_the_client_gives_it(place: Place) -> None:
+    reply = place.ask("slow", Body=b"0.7")  # more than a client that waits would be given
+    assert place.get(reply["OutputLocation"])["Body"].read() == b"[1]"
+    content = place.failure(place.ask("slow", Body=b"60", InvocationTimeoutSeconds=1))
+    assert content["OriginalStatusCode"] == 0
 
 
 @pytest.mark.parametrize(

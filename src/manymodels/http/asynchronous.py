@@ -140,6 +140,8 @@ class AsyncInvocations:
             )
         if (location is None) == (not body):
             raise BadMember("send either InputLocation, the address of an object in S3, or a body")
+        if location is not None:
+            location = location.encode("latin-1").decode("utf-8", "replace")  # as boto3 sends it
         if location is not None and (len(location) > 1024 or not _INPUT.fullmatch(location)):
             raise BadMember(f"InputLocation is {location!r}; write s3://BUCKET/KEY, in 1024 characters")
         return location, body
