@@ -21,6 +21,8 @@ from manymodels.cli import cli
 
 BUDGET = 160 << 20
 SIZE = 24 << 20
+#: What the allocators of two workers keep beside the models, in bytes: 2 to 4 MiB each.
+SLACK = 8 << 20
 MODELS = [f"big{number}.joblib" for number in range(8)]
 POINT = [0.0] * 16
 
@@ -88,7 +90,7 @@ def test_all_are_answered_and_memory_stays_under_the_budget(small: Server) -> No
             assert name in loaded
             seen.add(len(loaded & set(MODELS)))
             assert accounted(small) <= BUDGET
-            assert private(small) - before <= BUDGET
+            assert private(small) - before <= BUDGET + SLACK
     assert max(seen) < len(MODELS)
     assert max(seen) >= 3
     assert "to make room" in small.log()
