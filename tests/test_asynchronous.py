@@ -195,6 +195,12 @@ def test_what_is_there_is_left_as_it_is(place: Place) -> None:
 # -- Failures --
 
 
+def test_a_body_that_cannot_be_unpacked_is_not_taken_on(place: Place) -> None:
+    path = "/endpoints/one.joblib/async-invocations"
+    reply = place.server.client.post(path, content=BODY, headers={"Content-Encoding": "gzip"})
+    assert (reply.status_code, "not gzip" in reply.text) == (424, True), reply.text
+
+
 def test_a_models_failure_is_told_as_a_waiting_client_is_told(place: Place) -> None:
     content = place.failure(place.ask(Body=b"[[1, 2]]"))
     assert content["OriginalStatusCode"] == 400

@@ -132,6 +132,8 @@ class AsyncInvocations:
 
     def _input(self, request: Request) -> tuple[str | None, bytes]:
         location = request.headers.get(sagemaker.INPUT_LOCATION)
+        if request.fault is not None:
+            raise request.fault.error()
         body = request.body
         if body is None or len(body) > INLINE:
             raise BodyTooLarge(
