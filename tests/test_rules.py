@@ -54,6 +54,11 @@ def test_weights_are_kept_to() -> None:
     assert drawn["b"] == pytest.approx(400, abs=110)  # nearly six
 
 
+def test_a_session_stays_with_the_main_artifact() -> None:
+    rule = rules({"churn": {"serve": {"a": 49, "b": 51}, "sticky": USER}})["churn"]
+    assert {rule.choose({"x-amzn-sagemaker-session-id": "s", USER: str(number)}) for number in range(99)} == {"b"}
+
+
 def test_a_client_stays_and_moves_only_to_what_gains() -> None:
     before, after = (
         rules({"churn": {"serve": serve, "sticky": USER}})["churn"] for serve in ({"a": 95, "b": 5}, {"b": 20, "a": 80})
@@ -96,6 +101,7 @@ def test_a_shadow() -> None:
         ({"a": "b", "b": "c"}, "'a': 'b' is a name of this file itself; say which artifact"),
         ({"a": {"serve": "b", "sticky": "Cookie"}}, "'a': sticky is 'Cookie'; name a header that starts with"),
         ({"a": {"serve": "b", "sticky": "X-Amzn-SageMaker-Target-Model"}}, "'a': sticky is"),
+        ({"a": {"serve": "b", "sticky": "X-Amzn-SageMaker-Session-Id"}}, "'a': sticky is"),
         ({"a": {"serve": "b", "shadow": "c"}}, "'a': Expected `object | null`, got `str` - at `$.shadow`"),
         ({"a": {"serve": "b", "shadow": {"model": "b"}}}, "'a': its shadow 'b' is what it serves"),
         ({"a": {"serve": {"b": 1, "c": 0}, "shadow": {"model": "b"}}}, "'a': its shadow 'b' is what it serves"),

@@ -7,6 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from manymodels.endpoint.rules import Shadow
@@ -84,6 +85,12 @@ async def test_it_is_asked_for_its_share_of_what_went_well_and_not_what_answered
     assert await result(asked, answer(1, status=500)) == ShadowCounts()
     assert await result(asked, answer(1, target_model="new")) == ShadowCounts()
     assert await result(asked, answer(1, target_model="old")) == ShadowCounts(agreed=1)
+
+
+async def test_it_opens_no_sessions() -> None:
+    session = msgspec.structs.replace(REQUEST, headers={"x-amzn-sagemaker-session-id": "NEW_SESSION"})
+    assert await result(always(answer([1])), answer([1]), session) == ShadowCounts()
+    assert await result(always(answer([1])), answer([1])) == ShadowCounts(agreed=1)
 
 
 async def test_what_it_cannot_answer_is_counted() -> None:

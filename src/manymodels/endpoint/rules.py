@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import msgspec
 
 from ..errors import BadTargetModel, SettingsError
-from ..sagemaker import TARGET_MODEL
+from ..sagemaker import SESSION_ID, TARGET_MODEL
 from ..store import check_target_model
 
 #: Most bytes of the file.
@@ -65,12 +65,15 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Return the artifact for a request.
 
         The sticky header's value picks it by weighted rendezvous hashing: where the weights change, clients only move
-        to artifacts that gain. Requests without the header are drawn.
+        to artifacts that gain. Requests without the header are drawn. Those of a session are for the artifact that
+        answers most often: what opened the session has to be asked on, and of that nothing is kept here.
 
         :param headers: their names in lower case.
         """
         if len(self.serve) == 1:
             return next(iter(self.serve))
+        if SESSION_ID in headers:
+            return self.main
         if self.sticky is None or (value := headers.get(self.sticky)) is None:
             return random.choices(list(self.serve), list(self.serve.values()))[0]  # noqa: S311 - no secret
         return min(self.serve, key=lambda artifact: self._distance(value, artifact))
@@ -205,9 +208,9 @@ def _artifact(target: str, name: str, file: _File) -> str:
 
 def _header(name: str) -> str:
     lower = name.lower()
-    if not _STICKY.fullmatch(lower) or lower == TARGET_MODEL:
+    if not _STICKY.fullmatch(lower) or lower in (TARGET_MODEL, SESSION_ID):
         raise ValueError(
-            f"sticky is {name!r}; name a header that starts with X-Amzn-SageMaker-, other than the TargetModel's, "
-            f"such as X-Amzn-SageMaker-Custom-Attributes"
+            f"sticky is {name!r}; name a header that starts with X-Amzn-SageMaker-, other than those of TargetModel "
+            f"and SessionId, such as X-Amzn-SageMaker-Custom-Attributes"
         )
     return lower

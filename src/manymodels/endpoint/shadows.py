@@ -16,6 +16,7 @@ from ..errors import ManyModelsError, Overloaded
 from ..golden import Golden
 from ..invocation import Answer, Invocation
 from ..metrics.record import ShadowCounts
+from ..sagemaker import SESSION_ID
 from ..server.streams import Streamed, collected
 from .rules import Shadow
 
@@ -49,6 +50,8 @@ class Shadows:
         """Ask the shadow of a name, if it is its turn, and there are not too many asked already."""
         # It may be among what the name serves; and of what is streamed, no copy is kept.
         if shadow.model == served.target_model or served.status >= 300 or isinstance(served, Streamed):
+            return
+        if SESSION_ID in invocation.headers:  # it would open sessions that nobody closes
             return
         if random.random() >= shadow.share:  # noqa: S311 - no secret
             return
