@@ -27,6 +27,9 @@ class Failing:
         """Return the names as they are."""
         return target_model, "AllTraffic"
 
+    def outputs(self, endpoint: str) -> None:
+        """Say that the endpoint is not asynchronous."""
+
     async def invoke(self, target_model: str, _: Any) -> None:
         """Fail."""
         raise BY_NAME[target_model]("the text of the error")

@@ -130,8 +130,8 @@ class Recorder:
         if len(line) > room:
             # Shorter ones might fit, but then what is recorded last would be the short ones.
             context.state[_NAME] = "full"
-        elif self._take(folder, _on_disk(written + len(line)) - _on_disk(written)):
-            _append(path, line, written)
+        else:
+            self._write(folder, path, line, written)
 
     def _open(self, folder: Path) -> None:
         """Prepare the folder for this process, and count anew what is in it."""
@@ -140,20 +140,20 @@ class Recorder:
             _put(file, sum(_on_disk(entry.stat().st_size) for entry in entries if entry.name.endswith(".jsonl")))
         self._process = (os.getpid(), f"{time.time_ns():x}-{os.getpid()}")
 
-    def _take(self, folder: Path, count: int) -> bool:
-        """Take bytes of the total; False if they are not left, or another process takes some at this moment."""
+    def _write(self, folder: Path, path: Path, line: bytes, written: int) -> None:
+        """Append a line if the total has room for it, and no other process writes at this moment."""
         try:
             file = _locked(folder / _COUNT, wait=False)
         except BlockingIOError:
-            return False  # what is recorded is a sample anyway
+            return  # what is recorded is a sample anyway
         with file:
-            taken = int(file.read() or 0) + count
+            taken = int(file.read() or 0) + _on_disk(written + len(line)) - _on_disk(written)
             if taken > self._total_bytes:
                 self._full = True
                 logger.warning("%s is full: %s=%d; nothing more is recorded", folder, TOTAL_BYTES, self._total_bytes)
-                return False
+                return
             _put(file, taken)
-        return True
+            _append(path, line, written)  # under the lock, or a process that counts what is there would miss it
 
 
 def _count(environ: Mapping[str, str], name: str, default: int) -> int:
