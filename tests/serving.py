@@ -17,10 +17,12 @@ from http.client import parse_headers
 from pathlib import Path
 from typing import IO, Any
 
+import boto3
 import httpx
 import joblib
 import psutil
 import xgboost
+from botocore.config import Config
 from sklearn.datasets import load_iris
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LogisticRegression
@@ -195,6 +197,18 @@ def serve(
             RUNNING.discard(process.pid)
     assert not left, f"processes are left: {left}"
     assert code == 0, f"exit code {code}:\n{log_file.read_text()[-2000:]}"
+
+
+def runtime_client(url: str, **config: Any) -> Any:
+    """Return a client of `sagemaker-runtime` that tries once; its credentials are nobody's."""
+    return boto3.client(
+        "sagemaker-runtime",
+        endpoint_url=url,
+        region_name="eu-central-1",
+        aws_access_key_id="key",
+        aws_secret_access_key="secret",
+        config=Config(retries={"max_attempts": 0}, **config),
+    )
 
 
 def free_port() -> int:

@@ -21,8 +21,7 @@ import s3
 from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 from s3 import BUCKET, S3
-from serving import FLOWER, Server, as_json, constant, script, serve, until
-from test_boto3 import connect
+from serving import FLOWER, Server, as_json, constant, runtime_client, script, serve, until
 
 from manymodels.asynchronous import Outcome, Queue, Queued, Runner
 from manymodels.asynchronous.queue import Begun
@@ -130,7 +129,7 @@ def place(bucket: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plac
     folder = tmp_path_factory.mktemp("asynchronous")
     stored(folder)
     with serving(folder, bucket.env, "--async-max-body", "1MiB", "--invocation-timeout", "0.5") as server:
-        client = connect(server)
+        client = runtime_client(server.url)
         yield Place(bucket, server, client)
         client.close()
 
@@ -152,7 +151,7 @@ def test_the_model_is_told_what_the_client_says(place: Place) -> None:
 
 
 def test_a_target_model_can_be_added(place: Place) -> None:
-    client = connect(place.server)
+    client = runtime_client(place.server.url)
     event = "before-call.sagemaker-runtime.InvokeEndpointAsync"
     header = {"X-Amzn-SageMaker-Target-Model": "team/two.joblib"}
     client.meta.events.register(event, lambda params, **_: params["headers"].update(header))
@@ -273,7 +272,7 @@ def test_whatever_is_taken_on_is_answered_once(bucket: S3, tmp_path: Path) -> No
     env = {**bucket.env, "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}", "AWS_MAX_ATTEMPTS": "1"}
     moto = ThreadedMotoServer("127.0.0.1", port=port, verbose=False)  # it has the same buckets
     with serving(tmp_path, env) as server:
-        place = Place(bucket, server, connect(server))
+        place = Place(bucket, server, runtime_client(server.url))
         read = place.ask(InputLocation=place.put("in/flower"))
         written = place.ask(Body=BODY)
         until(lambda: "cannot be read yet" in server.log(), "the input was tried")

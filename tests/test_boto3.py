@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import botocore.config
 import botocore.exceptions
 import pytest
 from botocore import UNSIGNED
-from serving import BACKENDS, FLOWER, IRIS, Server, as_json, constant, script, serve, until, waits
+from serving import BACKENDS, FLOWER, IRIS, Server, as_json, constant, runtime_client, script, serve, until, waits
 
 pytestmark = pytest.mark.backends(*BACKENDS)
 
@@ -31,21 +30,9 @@ HEADERS = {
 }
 
 
-def connect(server: Server, **config: Any) -> Any:
-    """Return a client that tries once; its credentials are nobody's."""
-    return boto3.client(
-        "sagemaker-runtime",
-        endpoint_url=server.url,
-        region_name="eu-central-1",
-        aws_access_key_id="key",
-        aws_secret_access_key="secret",
-        config=botocore.config.Config(retries={"max_attempts": 0}, **config),
-    )
-
-
 @pytest.fixture(scope="module")
 def runtime(server: Server) -> Iterator[Any]:
-    client = connect(server)
+    client = runtime_client(server.url)
     yield client
     client.close()
 
@@ -138,7 +125,7 @@ def test_answers_a_stream_in_parts(runtime: Any) -> None:
 
 
 def test_needs_no_signature(server: Server) -> None:
-    client = connect(server, signature_version=UNSIGNED)
+    client = runtime_client(server.url, signature_version=UNSIGNED)
     assert answer(client.invoke_endpoint(EndpointName="e", TargetModel=IRIS, Body=BODY)) == [0]
     client.close()
 
@@ -271,7 +258,7 @@ def hasty(backend: str, gates: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def test_a_load_that_outlasts_the_deadline_goes_on(hasty: Server, gates: Path) -> None:
-    client = connect(hasty)
+    client = runtime_client(hasty.url)
     with pytest.raises(client.exceptions.ModelNotReadyException) as caught:
         client.invoke_endpoint(EndpointName="e", TargetModel="loads", Body=BODY)
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 429
@@ -287,7 +274,7 @@ def test_a_load_that_outlasts_the_deadline_goes_on(hasty: Server, gates: Path) -
 
 
 def test_an_invocation_over_its_deadline_has_no_original_status(hasty: Server) -> None:
-    client = connect(hasty)
+    client = runtime_client(hasty.url)
     with pytest.raises(client.exceptions.ModelError) as caught:
         client.invoke_endpoint(EndpointName="e", TargetModel="predicts", Body=BODY)
     assert caught.value.response["OriginalStatusCode"] == 0
@@ -297,7 +284,7 @@ def test_an_invocation_over_its_deadline_has_no_original_status(hasty: Server) -
 
 
 def test_a_full_queue_is_service_unavailable(hasty: Server, gates: Path) -> None:
-    client = connect(hasty)
+    client = runtime_client(hasty.url)
     with ThreadPoolExecutor(1) as threads:
         first = threads.submit(hasty.invoke, "queues", [FLOWER])
         until((gates / "queues.waiting").exists, "the first invocation runs")

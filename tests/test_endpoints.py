@@ -8,11 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
-from serving import FLOWER, Server, as_json, constant, serve
+from serving import FLOWER, Server, as_json, constant, runtime_client, serve
 
 from manymodels.cli.endpoints import open_endpoints
 from manymodels.endpoint import Routes, Variant
@@ -43,14 +41,7 @@ NONE = {"store": "none", "weight": 0}
 
 @pytest.fixture(scope="module")
 def runtime(mapped: Server) -> Iterator[Any]:
-    client = boto3.client(
-        "sagemaker-runtime",
-        endpoint_url=mapped.url,
-        region_name="us-east-1",
-        aws_access_key_id="key",
-        aws_secret_access_key="secret",
-        config=Config(retries={"max_attempts": 0}),
-    )
+    client = runtime_client(mapped.url)
     yield client
     client.close()
 

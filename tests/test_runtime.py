@@ -8,10 +8,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
-import botocore.config
-import botocore.exceptions
 import pytest
+from serving import runtime_client
 
 from manymodels.endpoint import Role
 from manymodels.errors import BY_NAME, ManyModelsError
@@ -50,14 +48,7 @@ def runtime() -> Iterator[Any]:
         return listener
 
     listener = asyncio.run_coroutine_threadsafe(start(), loop).result()
-    client = boto3.client(
-        "sagemaker-runtime",
-        endpoint_url=f"http://127.0.0.1:{sock.getsockname()[1]}",
-        region_name="eu-central-1",
-        aws_access_key_id="key",
-        aws_secret_access_key="secret",
-        config=botocore.config.Config(retries={"max_attempts": 0}),
-    )
+    client = runtime_client(f"http://127.0.0.1:{sock.getsockname()[1]}")
     yield client
     client.close()
     asyncio.run_coroutine_threadsafe(listener.stop(1), loop).result()

@@ -7,10 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import boto3
-import botocore.config
 import pytest
-from serving import FLOWER, Server, script, serve, until, waits
+from serving import FLOWER, Server, runtime_client, script, serve, until, waits
 
 #: Adds up numbers, in each session for itself.
 SUMS = """
@@ -62,14 +60,7 @@ def server(gate: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 
 @pytest.fixture(scope="module")
 def runtime(server: Server) -> Iterator[Any]:
-    client = boto3.client(
-        "sagemaker-runtime",
-        endpoint_url=server.url,
-        region_name="eu-central-1",
-        aws_access_key_id="key",
-        aws_secret_access_key="secret",
-        config=botocore.config.Config(retries={"max_attempts": 0}),
-    )
+    client = runtime_client(server.url)
     yield client
     client.close()
 

@@ -10,13 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
-import botocore.config
 import botocore.exceptions
 import httpx
 import pytest
 from botocore.eventstream import EventStreamBuffer
-from serving import FLOWER, TARGET_MODEL, Server, constant, script, serve, until
+from serving import FLOWER, TARGET_MODEL, Server, constant, runtime_client, script, serve, until
 
 from manymodels.http.events import _PAYLOAD, event
 from manymodels.invocation import PART, Parts
@@ -100,14 +98,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def runtime(server: Server) -> Iterator[Any]:
-    client = boto3.client(
-        "sagemaker-runtime",
-        endpoint_url=server.url,
-        region_name="eu-central-1",
-        aws_access_key_id="key",
-        aws_secret_access_key="secret",
-        config=botocore.config.Config(retries={"max_attempts": 0}),
-    )
+    client = runtime_client(server.url)
     yield client
     client.close()
 

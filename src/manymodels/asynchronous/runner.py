@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
@@ -160,12 +160,8 @@ class Runner:
         if queued.input is None or time.time() >= queued.expires:
             yield queued.body
             return
-        try:
+        with _readable():
             stated = await self._exchange.state(queued.input)
-        except StoreUnavailable:
-            raise
-        except LoadFailed as error:
-            raise BadMember(f"InputLocation cannot be read: {error}") from error
         if stated is None:
             raise BadMember(f"InputLocation cannot be read: there is no object {queued.input!r}")
         if stated.size > self._max_input:
@@ -173,12 +169,8 @@ class Runner:
                 f"{queued.input!r} has {stated.size} bytes, and the limit is {self._max_input}; raise --async-max-body"
             )
         async with self._room(stated.size):
-            try:
+            with _readable():
                 body = await self._exchange.read(queued.input, stated)
-            except StoreUnavailable:
-                raise
-            except LoadFailed as error:
-                raise BadMember(f"InputLocation cannot be read: {error}") from error
             yield body
 
     @contextlib.asynccontextmanager
@@ -245,6 +237,17 @@ class Runner:
                 return await write()
             except Overloaded:  # the queue has logged why
                 await asyncio.sleep(1.0)
+
+
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    """Say of an input that cannot be read that it is the client's; but not of a store that is away."""
+    try:
+        yield
+    except StoreUnavailable:
+        raise
+    except LoadFailed as error:
+        raise BadMember(f"InputLocation cannot be read: {error}") from error
 
 
 def _back_off(tries: int) -> float:

@@ -64,13 +64,9 @@ class Request(msgspec.Struct, array_like=True):
             elif name == _TIMEOUT:
                 self.timeout = value
             elif name == b"accept-encoding":
-                coding = value.decode("latin-1")
-                self.accept_encoding = coding if self.accept_encoding is None else f"{self.accept_encoding}, {coding}"
+                self.accept_encoding = _listed(self.accept_encoding, value)
             elif name == b"content-encoding":
-                coding = value.decode("latin-1")
-                self.content_encoding = (
-                    coding if self.content_encoding is None else f"{self.content_encoding}, {coding}"
-                )
+                self.content_encoding = _listed(self.content_encoding, value)
             elif name.startswith(_SAGEMAKER):
                 self.headers[name.decode("latin-1")] = value.decode("latin-1")
             elif name == b"x-amz-target":
@@ -121,6 +117,12 @@ class Request(msgspec.Struct, array_like=True):
             said = self.timeout.decode("latin-1")
             raise RequestError(f"{_TIMEOUT.decode()} is {said!r}; say in whole milliseconds how long you wait")
         return time.monotonic() + int(self.timeout) / 1000
+
+
+def _listed(before: str | None, value: bytes) -> str:
+    """Return a header that may come several times, as one."""
+    text = value.decode("latin-1")
+    return text if before is None else f"{before}, {text}"
 
 
 class Ids:

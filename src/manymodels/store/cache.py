@@ -114,7 +114,7 @@ class DiskCache:
             files = Path(temp, "files")
             files.mkdir()
             fill(files)
-            content = "-".join(map(str, digest(files)))
+            content = _named(files)
             path = self._use_sound(content, found.target_model) or self._add(content, files)
         if name is not None and name.content != content:
             self._outdate(name.content)
@@ -185,7 +185,7 @@ class DiskCache:
                 return None
             self._use(content)
         try:
-            if "-".join(map(str, digest(path))) == content:
+            if _named(path) == content:
                 os.utime(path)
                 return path
             fault = "its files are not what they were"
@@ -291,6 +291,11 @@ def _decode(file: Path) -> _Name | None:
     except msgspec.MsgspecError:  # cut off, when the machine went down
         return None
     return name if name.content.replace("-", "").isalnum() else None
+
+
+def _named(files: Path) -> str:
+    """Return the name of a content."""
+    return "-".join(map(str, digest(files)))
 
 
 def _bytes(content: str) -> int:

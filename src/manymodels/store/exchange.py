@@ -8,21 +8,17 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, cast
 
 import aiohttp
-import s3fs
 from botocore import exceptions
 
 from ..errors import LoadFailed, StoreUnavailable
-from . import calls
+from .s3 import BUSY, EXPIRED, UNKNOWN, file_system, status_of
 
 T = TypeVar("T")
 
 ADDRESS = re.compile(r"s3://([^/]+)/(.+)", re.DOTALL)
 
 #: What is a fault of ours or of S3's, and may be otherwise later.
-_PASSING = {"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "RequestTimeout"}
-_PASSING |= {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
-_PASSING |= {"InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "InvalidClientTokenId"}
-_PASSING |= {"ConditionalRequestConflict", "RequestTimeTooSkewed"}
+_PASSING = BUSY | EXPIRED | UNKNOWN | {"ConditionalRequestConflict", "RequestTimeTooSkewed"}
 _BROKEN = (exceptions.BotoCoreError, aiohttp.ClientError, asyncio.TimeoutError, OSError)
 
 
@@ -47,8 +43,7 @@ class Exchange:
 
         :param timeout: seconds that reading or writing an object may take.
         """
-        config = {"connect_timeout": calls.CONNECT, "read_timeout": calls.READ, "max_pool_connections": 64}
-        self._files = s3fs.S3FileSystem(config_kwargs=config, skip_instance_cache=True)
+        self._files = file_system(64)
         self._timeout = timeout
         #: Whether the store answers conditional writes; some that speak S3's protocol do not.
         self._conditional = True
@@ -129,7 +124,7 @@ class Exchange:
         try:
             return await asyncio.wrap_future(call)
         except exceptions.ClientError as error:
-            status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+            status = status_of(error)
             code = error.response["Error"].get("Code", "")
             if code in missing:
                 return None

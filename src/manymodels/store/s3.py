@@ -22,9 +22,11 @@ T = TypeVar("T")
 _CHUNK = 256 << 10
 _MD5 = re.compile("[0-9a-f]{32}")
 
-_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
-_UNKNOWN = {"InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "InvalidClientTokenId"}
-_BUSY = {"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "RequestTimeout"}
+#: Codes of answers to credentials that were right once, and to those that S3 does not know.
+EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
+UNKNOWN = {"InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "InvalidClientTokenId"}
+#: Codes of answers that may be others soon.
+BUSY = {"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "RequestTimeout"}
 _CREDENTIALS = (
     exceptions.NoCredentialsError,
     exceptions.PartialCredentialsError,
@@ -55,12 +57,7 @@ class S3Objects:
         :param timeout: seconds that a whole object may take.
         """
         self.url, self._bucket, self._prefix = split(url)
-        config = {
-            "connect_timeout": calls.CONNECT,
-            "read_timeout": calls.READ,
-            "max_pool_connections": calls.AT_A_TIME + 32,  # beside the parts, a look for each of the store's threads
-        }
-        self._files = s3fs.S3FileSystem(config_kwargs=config, skip_instance_cache=True)
+        self._files = file_system(calls.AT_A_TIME + 32)  # beside the parts, a look for each of the store's threads
         self._calls = calls.Calls(self._files.loop, timeout, _BROKEN)
         self.close = self._calls.close
 
@@ -73,7 +70,7 @@ class S3Objects:
         try:
             reply = self._run(ask)
         except exceptions.ClientError as error:
-            if _status(error) == 404:
+            if status_of(error) == 404:
                 return None
             self._explain(error, name)
         return Object(name, _version(reply), reply["ContentLength"])
@@ -86,7 +83,7 @@ class S3Objects:
             reply["Body"].close()
 
         with contextlib.suppress(exceptions.ClientError):
-            if _status(error) < 500:
+            if status_of(error) < 500:
                 try:
                     self._run(ask)
                 except exceptions.ClientError as refused:
@@ -180,16 +177,16 @@ class S3Objects:
 
     def _raise(self, error: exceptions.ClientError, name: str, permission: str) -> NoReturn:
         """Raise an error of the store's as one of ours."""
-        status = _status(error)
+        status = status_of(error)
         code = error.response["Error"].get("Code", "")
-        if code in _BUSY:
+        if code in BUSY:
             raise StoreUnavailable(f"{name!r} cannot be fetched: the model store answers {code}; try again") from error
         if code == "NoSuchBucket" or (status == 404 and permission == "s3:ListBucket"):
             raise LoadFailed(f"there is no bucket {self._bucket!r}; correct the address {self.url}") from error
         said = error.response["Error"].get("Message")
-        if code in _EXPIRED:
+        if code in EXPIRED:
             status, said = 400, "the server's credentials have expired; renew them, or use a role, whose are renewed"
-        elif code in _UNKNOWN:
+        elif code in UNKNOWN:
             status, said = 400, "the server's credentials are none that the model store knows; correct them"
         raise calls.refused(status, code, name, permission, said) from error
 
@@ -197,7 +194,17 @@ class S3Objects:
 connect = S3Objects
 
 
-def _status(error: exceptions.ClientError) -> int:
+def file_system(connections: int) -> s3fs.S3FileSystem:
+    """Return what makes botocore's client, with credentials, region and endpoint as botocore finds them.
+
+    :param connections: most that are open at a time.
+    """
+    config = {"connect_timeout": calls.CONNECT, "read_timeout": calls.READ, "max_pool_connections": connections}
+    return s3fs.S3FileSystem(config_kwargs=config, skip_instance_cache=True)
+
+
+def status_of(error: exceptions.ClientError) -> int:
+    """Return the HTTP status of an answer that is an error; 0 if that is not known."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
