@@ -73,8 +73,8 @@ class Toys:
 
 @asynccontextmanager
 async def running(**flags: Any) -> AsyncIterator[WorkerPool]:
-    """Run a pool that has the toy plugin alone."""
-    pool = create(load(**{"workers": 2, "block_plugins": OTHERS, "memory": "1GiB", **flags}))
+    """Run a pool that has the toy plugin alone, and in which nothing is slow unless the test says so."""
+    pool = create(load(**{"workers": 2, "block_plugins": OTHERS, "memory": "1GiB", "slow_after": 60, **flags}))
     try:
         await pool.start(None)
         yield pool

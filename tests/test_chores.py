@@ -96,6 +96,21 @@ def test_a_chore_waits_until_nothing_was_asked_for_some_time(chores: Chores, wor
     assert work.done == ["calm end"]
 
 
+def test_a_chore_of_one_step_can_be_asked_for_again_as_soon_as_it_is_done(chores: Chores) -> None:
+    done: list[int] = []
+
+    def look() -> Iterator[None]:
+        done.append(len(done))
+        return iter(())
+
+    for count in (1, 2):
+        chores.add("look", look)
+        assert chores.wait() == 0
+        chores.step()
+        assert len(done) == count
+    assert chores.wait() is None
+
+
 def test_chores_can_be_dropped_at_any_time(chores: Chores, work: Work) -> None:
     chores.add("a", lambda: work.chore("a"))
     chores.add("b", lambda: work.chore("b"), delay=5)

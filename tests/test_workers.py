@@ -146,7 +146,7 @@ async def test_an_exception_fails_its_invocation_alone(toys: Toys) -> None:
 
 @pytest.mark.parametrize(("flags", "sizes"), [({}, [7]), ({"max_batch": 3}, [1, 3, 3]), ({"batching": False}, [1])])
 async def test_invocations_that_wait_are_joined(toys: Toys, flags: dict[str, Any], sizes: list[int]) -> None:
-    async with running(workers=1, slow_after=60, **flags) as pool:
+    async with running(workers=1, **flags) as pool:
         await toys.load(pool, "m")
         gate = toys.gate()
         first = asyncio.create_task(ask(pool, "m", wait=str(gate)))
@@ -161,7 +161,7 @@ async def test_invocations_that_wait_are_joined(toys: Toys, flags: dict[str, Any
 
 
 async def test_a_full_queue_is_refused(toys: Toys) -> None:
-    async with running(queue_size=2) as pool:
+    async with running(queue_size=2, slow_after=0.1) as pool:
         await toys.load(pool, "m")
         await toys.load(pool, "other")
         gate = toys.gate()
@@ -176,7 +176,7 @@ async def test_a_full_queue_is_refused(toys: Toys) -> None:
 
 
 async def test_a_client_that_left_is_not_answered(toys: Toys) -> None:
-    async with running(workers=1, slow_after=60) as pool:
+    async with running(workers=1) as pool:
         await toys.load(pool, "m")
         gate, never = toys.gate(), toys.gate("never")
         first = asyncio.create_task(ask(pool, "m", wait=str(gate)))
@@ -192,7 +192,7 @@ async def test_a_client_that_left_is_not_answered(toys: Toys) -> None:
 
 
 async def test_what_waits_for_an_unloaded_model_is_answered(toys: Toys) -> None:
-    async with running(workers=1, slow_after=60) as pool:
+    async with running(workers=1) as pool:
         await toys.load(pool, "m")
         gate = toys.gate()
         first = asyncio.create_task(ask(pool, "m", wait=str(gate)))
@@ -210,7 +210,7 @@ async def test_what_waits_for_an_unloaded_model_is_answered(toys: Toys) -> None:
 
 
 async def test_deadlines_of_waiting_invocations_are_kept_in_any_order(toys: Toys) -> None:
-    async with running(workers=1, slow_after=60) as pool:
+    async with running(workers=1) as pool:
         await toys.load(pool, "m")
         gate = toys.gate()
         first = asyncio.create_task(ask(pool, "m", wait=str(gate)))
@@ -280,7 +280,7 @@ async def test_a_thousand_loads_leave_nothing_behind(toys: Toys, tmp_path: Path)
 
 
 async def test_a_name_may_come_back_while_its_first_load_is_abandoned(toys: Toys) -> None:
-    async with running(workers=1, slow_after=60) as pool:
+    async with running(workers=1) as pool:
         await toys.load(pool, "other")
         gate, second = toys.gate(), toys.gate("second")
         call = asyncio.create_task(ask(pool, "other", wait=str(gate)))
@@ -315,7 +315,7 @@ async def test_stopping_while_a_worker_is_replaced(toys: Toys, start_method: str
 
 async def test_what_does_not_end_when_the_server_stops_is_told(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "STOP_TIMEOUT", 0.2)
-    async with running(workers=1, slow_after=60) as pool:
+    async with running(workers=1) as pool:
         await toys.load(pool, "m")
         never = toys.gate("never")
         calls = [asyncio.create_task(ask(pool, "m", wait=str(never)))]

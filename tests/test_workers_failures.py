@@ -149,7 +149,7 @@ async def test_a_refusal_ends_and_good_conduct_clears_the_record(toys: Toys, mon
 
 
 async def test_a_load_may_take_its_time_and_no_more(toys: Toys) -> None:
-    async with running(workers=1, load_timeout=0.5, slow_after=60) as pool:
+    async with running(workers=1, load_timeout=0.5) as pool:
         await toys.load(pool, "m")
         worker = home(pool, "m")
         with pytest.raises(LoadFailed, match=r"'stuck' did not load within 0.5 s"):
@@ -191,7 +191,7 @@ async def test_the_kernel_ending_a_load_is_taken_for_want_of_memory(toys: Toys) 
 
 
 async def test_what_a_dead_worker_had_not_begun_is_done_again(toys: Toys) -> None:
-    async with running(workers=1, slow_after=60) as pool:
+    async with running(workers=1) as pool:
         for name in ("a", "b", "gone"):
             await toys.load(pool, name)
         gate = toys.gate()
@@ -213,7 +213,7 @@ async def test_what_a_dead_worker_had_not_begun_is_done_again(toys: Toys) -> Non
 
 
 async def test_a_model_with_its_own_worker_is_unloaded_while_it_runs(toys: Toys) -> None:
-    async with running(workers=1, slow_after=60) as pool:
+    async with running(workers=1) as pool:
         await toys.load(pool, "bad")
         for _ in range(2):
             with pytest.raises(WorkerDied):

@@ -28,7 +28,7 @@ async def hurry(pool: WorkerPool, name: str, seconds: float, **orders: Any) -> d
 
 
 async def test_a_flood_takes_turns_with_others(toys: Toys) -> None:
-    async with running(workers=1, slow_after=60) as pool:
+    async with running(workers=1) as pool:
         await toys.load(pool, "flooding")
         await toys.load(pool, "quiet")
         await ask(pool, "quiet")
@@ -53,7 +53,7 @@ async def test_a_flood_takes_turns_with_others(toys: Toys) -> None:
 
 
 async def test_in_a_frame_the_fewest_invocations_come_first(toys: Toys) -> None:
-    async with running(workers=1, slow_after=60) as pool:
+    async with running(workers=1) as pool:
         for name in ("first", "flooding", "quiet"):
             await toys.load(pool, name)
         opens, waits = toys.gate(), toys.gate("other")
@@ -72,7 +72,7 @@ async def test_in_a_frame_the_fewest_invocations_come_first(toys: Toys) -> None:
 
 
 async def test_alone_a_flood_is_joined_as_far_as_it_goes(toys: Toys) -> None:
-    async with running(workers=1, slow_after=60) as pool:
+    async with running(workers=1) as pool:
         await toys.load(pool, "flooding")
         gate = toys.gate()
         first = asyncio.create_task(ask(pool, "flooding", wait=str(gate)))
@@ -104,7 +104,7 @@ def test_a_share_follows_what_a_group_took(count: int, predict: float, elapsed: 
 
 
 async def test_an_invocation_past_its_clients_deadline_never_runs(toys: Toys) -> None:
-    async with running(workers=1, slow_after=60) as pool:
+    async with running(workers=1) as pool:
         await toys.load(pool, "m")
         gate, never = toys.gate(), toys.gate("never")
         first = asyncio.create_task(ask(pool, "m", wait=str(gate)))
@@ -120,7 +120,7 @@ async def test_an_invocation_past_its_clients_deadline_never_runs(toys: Toys) ->
 
 
 async def test_a_client_in_a_hurry_does_not_end_the_worker(toys: Toys) -> None:
-    async with running(workers=1, slow_after=60) as pool:
+    async with running(workers=1) as pool:
         await toys.load(pool, "m")
         worker = home(pool, "m")
         gate = toys.gate()

@@ -43,7 +43,7 @@ async def test_a_model_may_ask_for_a_worker_of_its_own(toys: Toys, monkeypatch: 
 
 
 async def test_a_model_that_hangs_in_native_code_is_ended(toys: Toys) -> None:
-    async with running(workers=1, slow_after=60) as pool:
+    async with running(workers=1) as pool:
         await toys.load(pool, "native")
         await toys.load(pool, "other")
         worker = home(pool, "native")
@@ -87,7 +87,7 @@ async def test_a_model_that_cannot_even_be_loaded_says_why_it_is_refused(toys: T
 
 
 async def test_loads_wait_for_the_invocations_of_other_models(toys: Toys) -> None:
-    async with running(workers=1, slow_after=60) as pool:
+    async with running(workers=1) as pool:
         await toys.load(pool, "first")
         await toys.load(pool, "asked")
         first, held = toys.gate("gate-1"), toys.gate("gate-2")

@@ -39,7 +39,7 @@ async def test_a_worker_that_leaks_is_replaced_under_load(toys: Toys) -> None:
 
 
 async def test_what_a_worker_that_leaks_runs_is_answered(toys: Toys) -> None:
-    async with running(workers=1, slow_after=60) as pool:
+    async with running(workers=1) as pool:
         await toys.load(pool, "m")
         worker = home(pool, "m")
         # Reported by an idle worker, so without any request to come.

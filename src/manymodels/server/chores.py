@@ -41,7 +41,8 @@ class Chores:
     def add(self, key: Hashable, chore: Chore, delay: float = 0.0, quiet: float = 0.0) -> None:
         """Take on a chore, unless one of that key waits already.
 
-        :param chore: returns an iterator whose every ``next`` is a step.
+        :param chore: returns an iterator whose every ``next`` is a step, the first with the call itself. What has
+            one step returns an empty iterator: with another to come, it could not be taken on anew in between.
         :param delay: seconds before it may begin.
         :param quiet: seconds since the last job before it may begin.
         """

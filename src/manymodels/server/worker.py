@@ -177,7 +177,7 @@ class Worker:
         if abs(grown - self._reported) > max(1 << 20, self._reported // 20):
             self._reported = grown
             self._send(Memory(grown))
-        yield
+        return iter(())  # no second step, before which the next job could not ask for another look
 
     def _receive(self, *, wait: bool) -> bool:
         try:
@@ -275,7 +275,7 @@ def _settle() -> Iterator[None]:
     """
     gc.collect()
     gc.freeze()
-    yield
+    return iter(())
 
 
 def set_up_process(front: int) -> None:
