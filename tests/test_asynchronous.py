@@ -375,10 +375,10 @@ async def test_a_full_queue_refuses(tmp_path: Path) -> None:
 async def test_what_is_postponed_waits(tmp_path: Path) -> None:
     queue = Queue(tmp_path, 2)
     await queue.add(queued("1"))
-    await queue.postpone(await taken(queue), 0.2)
+    await queue.postpone(await taken(queue), 1.0)
     assert (queue.waiting, queue.running) == (1, 0)
     assert await queue.take() is None
-    await asyncio.sleep(0.25)
+    await asyncio.sleep(1.1)
     assert (await taken(queue)).before == 1
     await queue.close()
 

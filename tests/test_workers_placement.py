@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 both = pytest.mark.parametrize("start_method", ["fork", "spawn"])
 #: So that tests need not wait long until a job counts as one that holds others up.
-SOON = 0.05
+SOON = 0.2
 
 
 async def block(pool: WorkerPool, name: str, gate: Gate) -> asyncio.Task[dict[str, object]]:
@@ -199,7 +199,7 @@ async def test_what_found_no_place_moves_as_soon_as_there_is_one(toys: Toys) -> 
 
 
 async def test_an_unload_does_not_wait_for_another_models_long_job(toys: Toys) -> None:
-    async with running(workers=1, slow_after=0.05) as pool:
+    async with running(workers=1, slow_after=0.5) as pool:
         await toys.load(pool, "long")
         await toys.load(pool, "idle", kept=20 << 20)
         gate = toys.gate()
