@@ -317,7 +317,7 @@ def test_golden_requests_that_do_not_end(tmp_path: Path) -> None:
     code = b"import time\ndef model_fn(d):\n    return 1\ndef predict_fn(data, model):\n    time.sleep(600)\n"
     asked = write([Golden(body=b"[1]", answer=b"[1]")])
     archive(tmp_path / "store" / "slow.tar.gz", {"code/inference.py": code, GOLDEN: asked})
-    with serve(tmp_path, tmp_path / "store", "--workers", "1", "--load-timeout", "0.5") as server:
+    with serve(tmp_path, tmp_path / "store", "--workers", "1", "--load-timeout", "2") as server:
         reply = server.invoke("slow.tar.gz", b"[1]")
         assert reply.status_code == 424
-        assert "did not load within 0.5 s" in reply.json()["message"]
+        assert "did not load within 2 s" in reply.json()["message"]
