@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import sqlite3
@@ -394,6 +395,46 @@ async def test_a_queue_has_one_owner(tmp_path: Path) -> None:
     database.close()
     with pytest.raises(SettingsError, match="of version 7"):
         Queue(tmp_path, 2)
+
+
+@pytest.mark.anyio
+async def test_a_full_disk_keeps_nobody_waiting(tmp_path: Path) -> None:
+    queue = Queue(tmp_path, 10)
+    await queue.add(queued("1"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        writes = [queue.add(queued("2")), queue.add(queued("3")), queue.take()]
+        results = await asyncio.gather(*writes, return_exceptions=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [type(result) for result in results] == [Overloaded] * 3
+    assert "cannot be written: disk I/O error; see to its disk" in str(results[0])
+    assert (queue.waiting, queue.running) == (1, 0)
+    assert await queue.add(queued("2", id="again")) == "again"
+    await queue.close()
+    queue = Queue(tmp_path, 10)
+    assert [(await taken(queue)).queued.id for _ in range(2)] == ["id-1", "again"]
+    assert await queue.take() is None
+    await queue.close()
+
+
+@pytest.mark.anyio
+async def test_whatever_is_wrong_with_the_queue_keeps_nobody_waiting(tmp_path: Path) -> None:
+    queue = Queue(tmp_path, 10)
+    await queue.add(queued("1"))
+    await queue.close()
+    with pytest.raises(Overloaded, match="cannot be written"):
+        await queue.add(queued("2"))
+    with sqlite3.connect(tmp_path / "queue.sqlite") as database:
+        database.execute("UPDATE invocations SET content = x'00'")
+    database.close()
+    queue = Queue(tmp_path, 10)
+    with pytest.raises(Overloaded, match="cannot be written"):
+        await queue.take()
+    assert (queue.waiting, queue.running) == (1, 0)
+    assert await queue.add(queued("2")) == "id-2"
+    await queue.close()
 
 
 # -- The runner --

@@ -133,16 +133,13 @@ class Queue:
             self._turns = dict(
                 database.execute("SELECT model, MAX(turn) FROM invocations WHERE state = ? GROUP BY model", (_WAITING,))
             )
-            self._count(database)
+            counts = dict(database.execute("SELECT state, COUNT(*) FROM invocations GROUP BY state"))
+            self.waiting, self.running = counts.get(_WAITING, 0), counts.get(_RUNNING, 0)
             database.execute("COMMIT")
         except BaseException:
             database.close()
             raise
         return database
-
-    def _count(self, database: sqlite3.Connection) -> None:
-        counts = dict(database.execute("SELECT state, COUNT(*) FROM invocations GROUP BY state"))
-        self.waiting, self.running = counts.get(_WAITING, 0), counts.get(_RUNNING, 0)
 
     async def add(self, queued: Queued) -> str:
         """Take on an invocation; once this returns it will be answered.
@@ -164,7 +161,10 @@ class Queue:
                 )
             return cast("str", row[1])
         if self.waiting + self.running >= self._limit:
-            raise Overloaded(f"{self._limit} asynchronous invocations are waiting already; try again later")
+            raise Overloaded(
+                f"{self._limit} asynchronous invocations are waiting already; "
+                "try again later, or raise --async-queue-size"
+            )
         turn = max(self._turns.get(queued.model, 0), self._turn) + 1
         database.execute(
             "INSERT INTO invocations (id, model, output, fingerprint, turn, due, state, content) "
@@ -256,7 +256,13 @@ class Queue:
         loop = asyncio.get_running_loop()
         while self._writes:
             writes, self._writes = self._writes, []
-            results = await loop.run_in_executor(self._thread, self._commit, [write for write, _ in writes])
+            results: list[Any]
+            try:
+                results = await loop.run_in_executor(self._thread, self._commit, [write for write, _ in writes])
+            except Exception as error:
+                logger.exception("the queue of asynchronous invocations cannot be written")
+                text = f"the queue of asynchronous invocations cannot be written: {error}; see to its disk"
+                results = [Overloaded(text) for _ in writes]
             for (_, future), result in zip(writes, results, strict=True):
                 if future.done():  # nobody waits for it any more
                     continue
@@ -266,8 +272,9 @@ class Queue:
                     future.set_result(result)
 
     def _commit(self, writes: list[Write]) -> list[Any]:
-        """Return what each of some writes returns or raises."""
+        """Return what each of some writes returns or refuses with; if anything else is raised, nothing is written."""
         database = self._database
+        before = self.waiting, self.running
         results: list[Any] = []
         try:
             database.execute("BEGIN IMMEDIATE")
@@ -277,11 +284,10 @@ class Queue:
                 except ManyModelsError as error:
                     results.append(error)
             database.execute("COMMIT")
-        except sqlite3.Error as error:
-            logger.error("the queue of asynchronous invocations cannot be written: %s", error)
+        except BaseException:
+            self.waiting, self.running = before
+            raise
+        finally:
             if database.in_transaction:
                 database.execute("ROLLBACK")
-            self._count(database)
-            text = f"the queue of asynchronous invocations cannot be written: {error}; see to its disk"
-            return [Overloaded(text) for _ in writes]
         return results
