@@ -65,9 +65,10 @@ class _Mallinfo2(ctypes.Structure):
 
 #: Bytes of one of Python's small objects, about; it counts them, and not their bytes.
 _SMALL = 72
-_mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None) if sys.platform == "linux" else None
-if _mallinfo2 is not None:
-    _mallinfo2.restype = _Mallinfo2
+#: glibc's count of its heap; None without glibc.
+mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None) if sys.platform == "linux" else None
+if mallinfo2 is not None:
+    mallinfo2.restype = _Mallinfo2
 
 
 def allocated() -> int:
@@ -76,9 +77,9 @@ def allocated() -> int:
     Exact but for Python's small objects: the heap holds on to what is freed, so that its own growth says
     little of a model of a few KiB. Without glibc it is that growth, in pages.
     """
-    if _mallinfo2 is None:
+    if mallinfo2 is None:
         return private()
-    info = _mallinfo2()
+    info = mallinfo2()
     return int(info.uordblks) + int(info.hblkhd) + _SMALL * sys.getallocatedblocks()
 
 

@@ -21,6 +21,7 @@ from typing import NoReturn
 import msgspec
 
 from ..plugins import Plugins
+from . import heap
 from .worker import WorkerConfig, run, set_up_process
 
 logger = logging.getLogger(__name__)
@@ -222,6 +223,7 @@ def main(argv: list[str]) -> None:
     import_all(config.worker.modules, left_out, restart)
     gc.collect()
     gc.freeze()  # so that a worker's collector does not write to, and so copy, what it shares
+    heap.fill()
     with socket.socket(fileno=int(argv[0])) as control:
         control.send(encode(Ready(left_out)))
         Zygote(control, plugins, config.worker).serve()
