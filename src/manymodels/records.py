@@ -13,22 +13,31 @@ import numpy.typing as npt
 
 from .errors import BadInput, UnsupportedAccept
 from .matrices import MAX_WIDTH, scipy_sparse
+from .protobuf import (
+    BROKEN,
+    FIXED32,
+    FIXED64,
+    LENGTH,
+    VARINT,
+    fields_of,
+    read_varint,
+    read_varints,
+    write_field,
+    write_varint,
+)
 
 # A frame is this, its length, a record, and zeros up to a multiple of four.
 _MAGIC = 0xCED7230A
 _FRAME = struct.Struct("<II")
-# Wire types of protobuf.
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 # Fields of the messages Record, an entry of its maps, and a tensor (record.proto of the SageMaker SDK).
 _FEATURES, _LABEL = 1, 2
 _KEY, _VALUE = 1, 2
 _VALUES, _KEYS, _SHAPE = 1, 2, 3
 # Fields of the message Value: its tensors, their numbers' dtype and wire type.
-_TENSORS = {2: ("<f4", _FIXED32), 3: ("<f8", _FIXED64), 7: ("<i4", _VARINT)}
+_TENSORS = {2: ("<f4", FIXED32), 3: ("<f8", FIXED64), 7: ("<i4", VARINT)}
 _NUMBERS = {dtype: number for number, (dtype, _) in _TENSORS.items()}
 #: The name of what has no other: rows without column names.
 _UNNAMED = "values"
-_BROKEN = "it is no protobuf, or cut off"
 # numpy 1 has 32 with that of the rows.
 _MAX_RANK = 31
 
@@ -78,8 +87,10 @@ class _Rows:
     def expect(self, record: memoryview) -> None:
         """Have records like the first one, the only one so far, read as it was: that takes a tenth of the time."""
         content = bytes(self._values)
-        plain = _field(_KEY, _UNNAMED.encode()) + _field(_VALUE, _field(self._kind, _field(_VALUES, content)))
-        if content and self._wire != _VARINT and (written := _field(_FEATURES, plain)) == record:
+        plain = write_field(_KEY, _UNNAMED.encode()) + write_field(
+            _VALUE, write_field(self._kind, write_field(_VALUES, content))
+        )
+        if content and self._wire != VARINT and (written := write_field(_FEATURES, plain)) == record:
             self._head, self._size = written[: -len(content)], len(written)
 
     def add_alike(self, record: memoryview) -> bool:
@@ -96,9 +107,9 @@ class _Rows:
         """
         if kind != self._kind:
             raise ValueError("its tensor has numbers of another type than those before it")
-        values, count = self._numbers(*fields.get(_VALUES, (_LENGTH, b"")))
-        keys = _integers(*fields.get(_KEYS, (_LENGTH, b"")))
-        shape = _shape(_integers(*fields.get(_SHAPE, (_LENGTH, b""))))
+        values, count = self._numbers(*fields.get(_VALUES, (LENGTH, b"")))
+        keys = _integers(*fields.get(_KEYS, (LENGTH, b"")))
+        shape = _shape(_integers(*fields.get(_SHAPE, (LENGTH, b""))))
         # A sparse row of nothing but zeros has a shape alone.
         sparse = bool(keys) or (not count and bool(shape))
         if sparse:
@@ -125,10 +136,10 @@ class _Rows:
 
     def _numbers(self, wire: int, content: bytes) -> tuple[bytes, int]:
         """Return numbers as they are in memory, and how many they are."""
-        if wire not in (self._wire, _LENGTH):
+        if wire not in (self._wire, LENGTH):
             raise ValueError("its values are not of their tensor's type")
-        if self._wire == _VARINT:
-            numbers = _varints(content).view(np.int64)
+        if self._wire == VARINT:
+            numbers = read_varints(content).view(np.int64)
             if numbers.size and not -(2**31) <= numbers.min() <= numbers.max() < 2**31:
                 raise ValueError("it has integers of more than 32 bits")
             return numbers.astype(self._dtype).tobytes(), numbers.size
@@ -145,7 +156,7 @@ class _Rows:
             return values.reshape(-1, *self._shape)
         ends = np.frombuffer(self._ends, np.int64)
         try:
-            keys = _varints(bytes(self._keys))
+            keys = read_varints(bytes(self._keys))
         except ValueError as error:
             raise BadInput("the keys of a row are no integers") from error
         counted = np.concatenate(([0], np.cumsum(np.frombuffer(self._keys, np.uint8) < 128)))[self._key_ends]
@@ -174,7 +185,7 @@ def encode_records(columns: Mapping[str, npt.NDArray[Any]] | npt.NDArray[Any]) -
     frames: list[bytes] = []
     for rows in zip(*(values for _, values in parts), strict=True):
         record = b"".join(
-            _field(_LABEL, _field(_KEY, name) + _field(_VALUE, _written(row)))
+            write_field(_LABEL, write_field(_KEY, name) + write_field(_VALUE, _written(row)))
             for (name, _), row in zip(parts, rows, strict=True)
         )
         frames += (_FRAME.pack(_MAGIC, len(record)), record, bytes(-len(record) % 4))
@@ -194,23 +205,9 @@ def _writable(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def _written(row: npt.NDArray[Any]) -> bytes:
     """Return the message Value of a row."""
-    content = b"".join(map(_varint, row.flat)) if row.dtype.kind == "i" else row.tobytes()
-    shape = _field(_SHAPE, b"".join(map(_varint, row.shape))) if row.ndim > 1 else b""
-    return _field(_NUMBERS[row.dtype.newbyteorder("<").str], _field(_VALUES, content) + shape)
-
-
-def _field(number: int, content: bytes) -> bytes:
-    return bytes((number << 3 | _LENGTH,)) + _varint(len(content)) + content
-
-
-def _varint(number: int) -> bytes:
-    rest = int(number) & (2**64 - 1)  # a negative number takes ten bytes
-    written = bytearray()
-    while rest > 127:
-        written.append(rest & 127 | 128)
-        rest >>= 7
-    written.append(rest)
-    return bytes(written)
+    content = b"".join(map(write_varint, row.flat)) if row.dtype.kind == "i" else row.tobytes()
+    shape = write_field(_SHAPE, b"".join(map(write_varint, row.shape))) if row.ndim > 1 else b""
+    return write_field(_NUMBERS[row.dtype.newbyteorder("<").str], write_field(_VALUES, content) + shape)
 
 
 def _frames(body: memoryview) -> Iterator[memoryview]:
@@ -233,21 +230,21 @@ def _tensor(record: memoryview) -> tuple[int, dict[int, tuple[int, bytes]]]:
 
     :raises ValueError: if it has none of numbers, or several.
     """
-    entries = [content for number, wire, content in _fields(record) if (number, wire) == (_FEATURES, _LENGTH)]
+    entries = [content for number, wire, content in fields_of(record) if (number, wire) == (_FEATURES, LENGTH)]
     if len(entries) != 1:
         raise ValueError(f"it has {len(entries)} features; send one, 'values'")
-    entry = {number: content for number, _, content in _fields(entries[0])}
+    entry = {number: content for number, _, content in fields_of(entries[0])}
     if bytes(entry.get(_KEY, b"")) != _UNNAMED.encode():
         shown = bytes(entry.get(_KEY, b""))[:40].decode("utf-8", "replace")
         raise ValueError(f"its feature is {shown!r}; send 'values'")
     tensors = [
-        (number, content) for number, wire, content in _fields(entry.get(_VALUE, memoryview(b""))) if wire == _LENGTH
+        (number, content) for number, wire, content in fields_of(entry.get(_VALUE, memoryview(b""))) if wire == LENGTH
     ]
     if len(tensors) != 1 or tensors[0][0] not in _TENSORS:
         raise ValueError("its feature is not one tensor of float32, float64 or int32")
     kind, tensor = tensors[0]
     fields: dict[int, tuple[int, bytes]] = {}
-    for number, wire, content in _fields(tensor):
+    for number, wire, content in fields_of(tensor):
         before, joined = fields.get(number, (wire, b""))
         if before != wire:
             raise ValueError("its numbers are written in two ways")
@@ -255,46 +252,10 @@ def _tensor(record: memoryview) -> tuple[int, dict[int, tuple[int, bytes]]]:
     return kind, fields
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, int, memoryview]]:
-    """Yield the number, wire type and content of each field; of a varint, its bytes.
-
-    :raises ValueError: if the bytes are no protobuf.
-    """
-    at, end = 0, len(message)
-    while at < end:
-        tag, at = _read(message, at)
-        wire = tag & 7
-        if wire == _VARINT:
-            _, until = _read(message, at)
-        elif wire == _LENGTH:
-            size, at = _read(message, at)
-            until = at + size
-        elif wire in (_FIXED64, _FIXED32):
-            until = at + (8 if wire == _FIXED64 else 4)
-        else:
-            raise ValueError(_BROKEN)
-        if until > end:
-            raise ValueError(_BROKEN)
-        yield tag >> 3, wire, message[at:until]
-        at = until
-
-
-def _read(message: memoryview, at: int) -> tuple[int, int]:
-    """Return a varint and where it ends."""
-    value = shift = 0
-    while at < len(message) and shift < 70:
-        byte = message[at]
-        value |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 128:
-            return value, at
-    raise ValueError(_BROKEN)
-
-
 def _integers(wire: int, content: bytes) -> bytes:
     """Return what are whole varints."""
-    if wire not in (_VARINT, _LENGTH) or (content and content[-1] > 127):
-        raise ValueError(_BROKEN)
+    if wire not in (VARINT, LENGTH) or (content and content[-1] > 127):
+        raise ValueError(BROKEN)
     return content
 
 
@@ -304,22 +265,6 @@ def _shape(content: bytes) -> tuple[int, ...]:
     shape: list[int] = []
     at = 0
     while at < len(content):
-        length, at = _read(memoryview(content), at)
+        length, at = read_varint(memoryview(content), at)
         shape.append(length)
     return tuple(shape)
-
-
-def _varints(content: bytes) -> npt.NDArray[np.uint64]:
-    """Return all varints in some bytes."""
-    raw = np.frombuffer(content, np.uint8)
-    ends = np.flatnonzero(raw < 128)
-    if ends.size == raw.size:
-        return raw.astype(np.uint64)
-    if not ends.size or ends[-1] != raw.size - 1:
-        raise ValueError(_BROKEN)
-    lengths = np.diff(ends, prepend=-1)
-    if lengths.max() > 10:
-        raise ValueError(_BROKEN)
-    starts = ends - lengths + 1
-    shifts = 7 * (np.arange(raw.size) - np.repeat(starts, lengths))
-    return np.add.reduceat((raw & 127).astype(np.uint64) << shifts.astype(np.uint64), starts)

@@ -144,7 +144,7 @@ def test_several_models_and_none_are_refused(tmp_path: Path) -> None:
     [
         (b"", "'model.onnx' of 'm' is no ONNX model: cannot mmap an empty file"),
         (pickle.dumps(os.system), "is no ONNX model: it is"),
-        (LINEAR[:-3], "is no ONNX model: it is cut off"),
+        (LINEAR[:-3], "is no ONNX model: it is no protobuf, or cut off"),
         (b"ORTM" * 9, "is no ONNX model: it is"),
         (message((1, 8)), "cannot be run by ONNX Runtime .*: .*[Nn]o graph"),
         (model([node("Unheard", ["rows"], "y")], [argument("rows", "float32", ["n"])], []), "Unheard"),
@@ -202,7 +202,7 @@ def attribute(number: int, content: bytes) -> bytes:
     return message((1, "value"), (number, content), (20, 4 if number == 5 else 5))
 
 
-@pytest.mark.parametrize("place", ["constant", "branch", "function", "sparse", "training"])
+@pytest.mark.parametrize("place", ["constant", "branch", "function", "sparse", "training", "before another type"])
 def test_data_outside_is_found_wherever_it_is_named(tmp_path: Path, place: str) -> None:
     bad = external("../secret")
     constant = node("Constant", [], "weights", attribute(5, bad))
@@ -213,6 +213,8 @@ def test_data_outside_is_found_wherever_it_is_named(tmp_path: Path, place: str) 
         "function": LINEAR + message((25, message((1, "f"), (7, constant)))),
         "sparse": LINEAR + message((7, message((15, message((1, bad)))))),
         "training": LINEAR + message((20, message((2, inner)))),
+        # Readers of protobuf leave out what is of another type than the field.
+        "before another type": linear_with(message((13, message((1, "location"), (2, "../secret"), (1, 1), (2, 1))))),
     }[place]
 
     with pytest.raises(LoadFailed, match=r"refers to data in '\.\./secret'"):

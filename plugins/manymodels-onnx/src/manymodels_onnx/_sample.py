@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from manymodels import Golden, codecs
+from manymodels.protobuf import VARINT, write_field, write_varint
 
 # Field numbers, types and operators are those of onnx.proto and of the operator set 13.
 _TYPES = {"float32": 1, "int64": 7, "object": 8, "float64": 11}
@@ -18,22 +19,13 @@ _INT, _FLOATS, _INTS, _STRINGS = 2, 6, 7, 8
 
 def message(*fields: tuple[int, bytes | str | int]) -> bytes:
     """Write a protobuf message."""
-    out = b""
-    for number, value in fields:
-        if isinstance(value, int):
-            out += _varint(number << 3) + _varint(value)
-        else:
-            content = value.encode() if isinstance(value, str) else value
-            out += _varint(number << 3 | 2) + _varint(len(content)) + content
-    return out
+    return b"".join(_field(number, value) for number, value in fields)
 
 
-def _varint(value: int) -> bytes:
-    out = b""
-    while value > 127:
-        out += bytes([value & 127 | 128])
-        value >>= 7
-    return out + bytes([value])
+def _field(number: int, value: bytes | str | int) -> bytes:
+    if isinstance(value, int):
+        return write_varint(number << 3 | VARINT) + write_varint(value)
+    return write_field(number, value.encode() if isinstance(value, str) else value)
 
 
 def argument(name: str, dtype: str, shape: Sequence[int | str]) -> bytes:
