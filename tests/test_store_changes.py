@@ -196,3 +196,21 @@ def test_the_old_version_answers_what_it_was_asked(alert: Server, root: Path, tm
         gate.touch()
         assert old.result().json() in ([1], [2.0])
     assert len(alert.client.get("/models/slow.tar.gz").json()["workers"]) == 1
+
+
+def test_a_model_that_is_unloaded_while_it_is_replaced_stays_away(alert: Server, root: Path, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    put(root, "archive", "leaving", 1.0)
+    assert alert.predict("leaving.tar.gz") == [1.0]
+    source = waits(gate, "model_fn").encode()
+    archive(root / ".leaving.tar.gz", {"code/inference.py": source}).replace(root / "leaving.tar.gz")
+    with ThreadPoolExecutor(2) as threads:
+        asked = threads.submit(alert.predict, "leaving.tar.gz")
+        until(Path(f"{gate}.waiting").exists, "the new version is being loaded")
+        assert asked.result() == [1.0]  # and is not waited for
+        unloaded = threads.submit(alert.client.delete, "/models/leaving.tar.gz")
+        assert alert.client.get("/ping").status_code == 200
+        gate.touch()
+        assert unloaded.result().status_code == 200
+    until(lambda: "leaving.tar.gz" not in alert.loaded(), "it is unloaded")
+    assert alert.client.get("/models/leaving.tar.gz").status_code == 404

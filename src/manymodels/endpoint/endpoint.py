@@ -486,6 +486,8 @@ class Endpoint(Measured):
         """Unload a model once its last invocation has ended."""
         if name not in self._residents:
             raise ModelNotFound(f"{name!r} is not loaded")
+        if (flight := self._flights.get(name)) is not None:  # which may bring it back, in another version
+            await asyncio.wait([flight])
         await self._evict(name, "request")
 
     def artifacts(self, after: str = "") -> Iterator[str]:
