@@ -211,6 +211,12 @@ def test_store_missing() -> None:
     assert "'nowhere' is not a folder" in fail("serve", "nowhere", code=2)
 
 
+def test_names_want_a_store(tmp_path: Path) -> None:
+    file = tmp_path / "names.json"
+    file.write_text("{}")
+    assert "leave --names out" in fail("serve", "--names", file, code=2, env={"SAGEMAKER_MULTI_MODEL": "true"})
+
+
 def test_unknown_backend_names_those_there(tmp_path: Path) -> None:
     assert fail("serve", tmp_path, "--backend", "mss", code=2) == (
         "Error: backend is 'mss' (from --backend), which is not installed; choose one of mms, workers"

@@ -501,6 +501,7 @@ def test_a_restart_keeps_endpoints_and_folders_stand_for_buckets(aws: Aws, serve
         ({"max_body": "7MiB"}, "max_body is at most 6291456"),
         ({"invocation_timeout": 61}, "invocation_timeout is at most 60"),
         ({"endpoints": __file__}, "leave --endpoints out"),
+        ({"names": __file__}, "leave --names out"),
     ],
 )
 def test_limits_beyond_those_of_aws_are_refused(flags: dict[str, Any], said: str) -> None:

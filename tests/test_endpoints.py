@@ -32,11 +32,17 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "fraud": {"old": {"store": "old", "weight": 3}, "new": {"store": str(root / "new")}, "none": NONE},
     }
     (root / "endpoints.json").write_text(json.dumps(endpoints))
-    with serve(tmp_path_factory.mktemp("server"), "--endpoints", root / "endpoints.json", "--workers", "2") as server:
+    (root / "names.json").write_text(json.dumps(NAMES))
+    files = ("--endpoints", root / "endpoints.json", "--names", root / "names.json")
+    with serve(tmp_path_factory.mktemp("server"), *files, "--workers", "2") as server:
         yield server
 
 
 NONE = {"store": "none", "weight": 0}
+NAMES = {
+    "versions": "{name}/v{version}",
+    "names": {"fraud/old/prod": "fraud/old/model.joblib", "churn/AllTraffic/prod": "churn/AllTraffic/team/x"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +65,16 @@ def test_models_of_one_name_are_told_apart(runtime: Any) -> None:
     assert ask(runtime, "churn", "team/x") == (7.0, "AllTraffic")
     assert ask(runtime, "fraud", TargetVariant="new") == (2.0, "new")
     assert ask(runtime, "fraud", TargetVariant="none") == (3.0, "none")
+
+
+def test_a_name_is_of_one_variant(mapped: Server, runtime: Any) -> None:
+    assert ask(runtime, "churn", "prod") == (7.0, "AllTraffic")
+    assert ask(runtime, "fraud", "prod", TargetVariant="old") == (1.0, "old")
+    reply = mapped.invoke("fraud/old/prod", [FLOWER])
+    assert (reply.json(), reply.headers["x-manymodels-target-model"]) == ([1.0], "fraud/old/model.joblib")
+    for members, said in (({"TargetVariant": "new"}, "artifact 'prod'"), ({"TargetModel": "prod@2"}, "'prod/v2'")):
+        with pytest.raises(runtime.exceptions.ValidationError, match=said):
+            runtime.invoke_endpoint(**{"EndpointName": "fraud", "TargetModel": "prod", "Body": BODY, **members})
 
 
 def test_variants_are_chosen_by_their_weights(runtime: Any) -> None:

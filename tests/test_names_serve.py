@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from prometheus_client.parser import text_string_to_metric_families
 from serving import BACKENDS, FLOWER, Server, constant, script, serve, until, waits
 
 from manymodels.cli import cli
@@ -57,6 +58,12 @@ class Named:
     def show(self) -> Result:
         """Run `manymodels names show`."""
         return CliRunner().invoke(cli, ["names", "show", "--url", self.server.url])
+
+    def counted(self) -> float:
+        """Return how many invocations found their model loaded, or did not."""
+        families = text_string_to_metric_families(self.server.client.get("/metrics").text)
+        of = ("manymodels_cache_hits_total", "manymodels_cache_misses_total")
+        return sum(sample.value for family in families for sample in family.samples if sample.name in of)
 
     def shadow(self, name: str) -> dict[str, Any]:
         """Return what is known of a name's shadow."""
@@ -118,9 +125,11 @@ def test_a_client_stays_on_its_side(named: Named) -> None:
 
 
 def test_a_shadow_is_compared_and_not_served(named: Named) -> None:
+    counted = named.counted()
     for _ in range(3):
         assert named.server.predict("shadowed") == [3.0]
     until(lambda: named.shadow("shadowed")["agreed"] == 3, "the shadow's answers are compared")
+    assert named.counted() - counted == 3  # the shadow's are nobody's
     seen = named.shadow("shadowed")
     assert (seen["model"], seen["differed"], seen["failed"], seen["dropped"]) == ("churn/4.joblib", 0, 0, 0)
     assert seen["largestDifference"] == pytest.approx(1 / 3)
@@ -144,6 +153,14 @@ def test_a_description_by_any_name(named: Named) -> None:
     assert named.server.predict("churn@prod") == [3.0]
     assert named.server.client.get("/models/churn@prod").json()["modelName"] == "churn/3.joblib"
     assert named.server.client.get("/openapi/churn@4").json()["info"]["title"] == "churn/4.joblib"
+
+
+def test_a_model_is_refreshed_by_any_name_and_unloaded_by_its_own(named: Named) -> None:
+    assert named.server.predict("churn@prod") == [3.0]
+    replaced = named.server.client.post("/models/churn@prod/refresh").json()
+    assert replaced["modelName"] == "churn/3.joblib"
+    assert named.server.client.delete("/models/churn@prod").status_code == 404
+    assert "churn/3.joblib" in named.server.loaded()
 
 
 def test_the_file_is_read_anew_and_a_broken_one_is_not(named: Named) -> None:

@@ -31,6 +31,8 @@ def emulate(
     """
     if settings.endpoints is not None:
         raise SettingsError("with --emulate-sagemaker endpoints are made by boto3; leave --endpoints out")
+    if settings.names is not None:
+        raise SettingsError("with --emulate-sagemaker TargetModels are artifacts, as in AWS; leave --names out")
     if settings.max_body > sagemaker.BODY_LIMIT:
         raise SettingsError(f"with --emulate-sagemaker max_body is at most {sagemaker.BODY_LIMIT}, as in AWS")
     if settings.invocation_timeout > sagemaker.INVOCATION_TIMEOUT:

@@ -62,6 +62,8 @@ def serve(store: str | Path | None, **flags: Any) -> None:
             logger.warning("%s is not supported: %s", name, remedy)
         store = _mounted(settings)
         own = store is not None
+    if settings.names is not None and not own:
+        raise SettingsError("names are for the artifacts of a store; name one: serve STORE, or leave --names out")
     if own:
         settings = settings.model_copy(update={"multi_model": True})
     plugins = Plugins.installed(settings.block_plugins)

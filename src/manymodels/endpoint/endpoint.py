@@ -7,7 +7,6 @@ import functools
 import logging
 import time
 from collections.abc import Coroutine, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from msgspec import structs
@@ -29,7 +28,7 @@ from ..server.streams import discard, once_whole
 from ..settings import Settings
 from ..store import Store
 from .failures import Failures
-from .fetch import Fetcher, Opened
+from .fetch import Fetcher, Opened, Timings
 from .journal import Eviction
 from .measured import Measured, counted
 from .names import NameDescription, Names
@@ -44,14 +43,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds after which a loaded model's answer is given though the store has not said yet if it changed.
 LOOK = 1.0
-
-
-@dataclass
-class _Timings:
-    """What a request that had to wait for its model waited for, in seconds."""
-
-    fetch: float = 0.0
-    load: float = 0.0
 
 
 class Endpoint(Measured):
@@ -75,7 +66,7 @@ class Endpoint(Measured):
         self._residents = Residents(settings.eviction, settings.pin, self._recorder)
         #: Warming up, and unloading what nobody asks for.
         self._chores: list[asyncio.Task[None]] = []
-        self._flights: dict[str, asyncio.Task[_Timings]] = {}
+        self._flights: dict[str, asyncio.Task[Timings]] = {}
         #: Whether a look took too long and none has come to its end since: no other is waited for then.
         self._slow = False
         #: When each flight began.
@@ -85,7 +76,8 @@ class Endpoint(Measured):
         self._room = Room(self._residents, functools.partial(self._evict, reason="room"))
         self._names: Names | None = None
         if settings.names is not None:
-            self._names = Names(settings.names, self._counted_answer, self._answer, store.find, self._metrics)
+            ask = functools.partial(self._answer, shadow=True)
+            self._names = Names(settings.names, self._counted_answer, ask, store.find, self._metrics)
 
     # -- Start and stop --
 
@@ -130,7 +122,7 @@ class Endpoint(Measured):
             return self._counted_answer(target_model, invocation)
         return self._names.invoke(target_model, invocation)
 
-    async def _answer(self, target_model: str | None, invocation: Invocation) -> Answer:
+    async def _answer(self, target_model: str | None, invocation: Invocation, *, shadow: bool = False) -> Answer:
         if target_model is None:
             raise BadTargetModel(
                 "the TargetModel header (X-Amzn-SageMaker-Target-Model) is missing; "
@@ -141,18 +133,18 @@ class Endpoint(Measured):
         start = time.monotonic()
         if resident is not None:
             if start < resident.fresh_until:
-                self._metrics.hits += 1
+                self._metrics.hits += not shadow
                 return await self._invoke(resident, invocation, timeout)
-            answer = await self._invoke_while_looking(resident, invocation, timeout)
+            answer = await self._invoke_while_looking(resident, invocation, timeout, shadow)
             if answer is not None:
                 return answer
         deadline = min(start + timeout, invocation.deadline)
         timings = await self._ready(target_model, deadline)
         while (resident := self._residents.get(target_model)) is None:  # it had to make room for others at once
             timings = await self._ready(target_model, deadline)
-        if timings.load:
+        if timings.load and not shadow:
             self._metrics.missed(time.monotonic() - start)
-        else:
+        elif not shadow:
             self._metrics.hits += 1
         answer = await self._invoke(resident, invocation, max(start + timeout - time.monotonic(), 0.001))
         answer.timings["fetch"] = timings.fetch
@@ -161,7 +153,9 @@ class Endpoint(Measured):
 
     _counted_answer = counted(_answer)
 
-    async def _invoke_while_looking(self, resident: Resident, invocation: Invocation, timeout: float) -> Answer | None:
+    async def _invoke_while_looking(
+        self, resident: Resident, invocation: Invocation, timeout: float, shadow: bool
+    ) -> Answer | None:
         """Answer while the store is asked whether this is still its version of the model; None if it is not.
 
         A store that takes long, or cannot be reached, is not waited for: the model is served as it was loaded.
@@ -181,7 +175,7 @@ class Endpoint(Measured):
         if self._residents.get(resident.name) is not resident:
             discard(result)
             return None
-        self._metrics.hits += 1
+        self._metrics.hits += not shadow
         if isinstance(result, ManyModelsError):
             raise result
         return result
@@ -216,7 +210,7 @@ class Endpoint(Measured):
         once_whole(answer, end)
         return answer
 
-    async def _ready(self, target_model: str, deadline: float) -> _Timings:
+    async def _ready(self, target_model: str, deadline: float) -> Timings:
         """Wait until the model is loaded; whoever asks meanwhile waits for the same load."""
         flight = self._flight(target_model)
         done, _ = await asyncio.wait([flight], timeout=deadline - time.monotonic())
@@ -224,7 +218,7 @@ class Endpoint(Measured):
             raise ModelNotReady(f"{target_model!r} is still being loaded; try again")
         return self._outcome(flight)
 
-    def _outcome(self, flight: asyncio.Task[_Timings]) -> _Timings:
+    def _outcome(self, flight: asyncio.Task[Timings]) -> Timings:
         if flight.cancelled():
             raise ModelNotReady("the server is stopping")
         error = flight.exception()
@@ -232,7 +226,7 @@ class Endpoint(Measured):
             raise error.again()
         return flight.result()
 
-    def _flight(self, target_model: str) -> asyncio.Task[_Timings]:
+    def _flight(self, target_model: str) -> asyncio.Task[Timings]:
         flight = self._flights.get(target_model)
         if flight is None:
             flight = asyncio.create_task(self._refresh(target_model))
@@ -241,7 +235,7 @@ class Endpoint(Measured):
             flight.add_done_callback(functools.partial(self._landed, target_model))
         return flight
 
-    def _landed(self, target_model: str, flight: asyncio.Task[_Timings]) -> None:
+    def _landed(self, target_model: str, flight: asyncio.Task[Timings]) -> None:
         self._flights.pop(target_model, None)
         self._begun.pop(target_model, None)
         if not flight.cancelled():
@@ -250,9 +244,9 @@ class Endpoint(Measured):
 
     # -- Loading --
 
-    async def _refresh(self, target_model: str) -> _Timings:
+    async def _refresh(self, target_model: str) -> Timings:
         """Bring the loaded model to the version in the store."""
-        timings = _Timings()
+        timings = Timings()
         start = time.monotonic()
         try:
             resident = self._residents.get(target_model)
@@ -278,7 +272,7 @@ class Endpoint(Measured):
                 self._fetcher.release(opened.files.path)
         return timings
 
-    async def _settle(self, opened: Opened, start: float, timings: _Timings) -> None:
+    async def _settle(self, opened: Opened, start: float, timings: Timings) -> None:
         """Load what was found, unless it is loaded."""
         found = opened.found
         target_model = found.target_model
@@ -300,7 +294,7 @@ class Endpoint(Measured):
                 resident.newer = Newer(found.version, error)
         resident.fresh_until = self._fresh_until()
 
-    async def _bring(self, opened: Opened, start: float, timings: _Timings) -> None:
+    async def _bring(self, opened: Opened, start: float, timings: Timings) -> None:
         """Load a version that the store has; the one that is loaded serves until it takes its place."""
         found = opened.found
         self._failures.check(found)
@@ -322,7 +316,7 @@ class Endpoint(Measured):
             raise
         self._failures.forget(found.target_model)
 
-    async def _load(self, opened: Opened, timings: _Timings) -> None:
+    async def _load(self, opened: Opened, timings: Timings) -> None:
         found = opened.found
         name = found.target_model
         assert opened.files is not None
@@ -406,8 +400,7 @@ class Endpoint(Measured):
 
     async def warm(self, name: str) -> None:
         """Load a model if it is not there."""
-        if self._names is not None:
-            name = self._names.artifact(name)
+        name = self._artifact(name)
         if name not in self._residents:
             await self._load_patiently(name)
 
@@ -449,7 +442,8 @@ class Endpoint(Measured):
         await patiently(lambda: self._ready(name, until), seconds)
 
     async def refresh(self, name: str) -> ModelDescription:
-        """Ask the store for a loaded model at once, and serve the version that it has."""
+        """Ask the store for a loaded model at once, by its own name or another, and serve the version that it has."""
+        name = self._artifact(name)
         if name not in self._residents:
             raise ModelNotFound(f"{name!r} is not loaded")
         if (flight := self._flights.get(name)) is not None:  # it may have asked before the artifact was replaced
@@ -468,7 +462,11 @@ class Endpoint(Measured):
 
     def describe(self, name: str) -> ModelDescription:
         """Return one loaded model, with its version, by its own name or another."""
-        return self._versioned(super().describe(name if self._names is None else self._names.artifact(name)))
+        return self._versioned(super().describe(self._artifact(name)))
+
+    def _artifact(self, name: str) -> str:
+        """Return the artifact that a name stands for, most often if there are several."""
+        return name if self._names is None else self._names.artifact(name)
 
     def _versioned(self, model: ModelDescription) -> ModelDescription:
         if (resident := self._residents.get(model.name)) is None:

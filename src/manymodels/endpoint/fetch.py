@@ -59,6 +59,14 @@ class Opened:
     error: LoadFailed | None = None
 
 
+@dataclass
+class Timings:
+    """What a request that had to wait for its model waited for, in seconds."""
+
+    fetch: float = 0.0
+    load: float = 0.0
+
+
 class Fetcher:
     """Fetches artifacts from a store."""
 
