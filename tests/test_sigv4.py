@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,8 +18,10 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
-from serving import FLOWER, Server, as_json, constant, serve
+from click.testing import CliRunner, Result
+from serving import FLOWER, Server, as_json, constant, serve, until
 
+from manymodels.cli import cli
 from manymodels.errors import SettingsError
 from manymodels.http.sigv4 import AccessKeys, Secret
 
@@ -177,12 +180,19 @@ def test_a_file_that_does_not_do(content: str, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of keys."""
+    file = tmp_path_factory.mktemp("keys") / "keys.json"
+    file.write_text(json.dumps(KEYS))
+    return file
+
+
+@pytest.fixture(scope="module")
+def guarded(keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that wants signatures, two processes of which speak HTTP."""
     folder = tmp_path_factory.mktemp("guarded")
     constant(folder / "store" / "mod" / "èle.joblib", 1.0)
-    (folder / "keys.json").write_text(json.dumps(KEYS))
-    options = ("--workers", "1", "--fronts", "2", "--access-keys", folder / "keys.json")
+    options = ("--workers", "1", "--fronts", "2", "--access-keys", keys)
     with serve(folder, folder / "store", *options) as server:
         yield server
 
@@ -252,3 +262,53 @@ def test_no_other_path_is_open(guarded: Server) -> None:
     for path in ("/models", "/artifacts", "/docs", "/nowhere", "/ping?x=1/../../models", "/%70ing"):
         assert guarded.client.get(path).status_code == (200 if path.startswith("/ping?") else 403)
     assert guarded.client.delete("/models/mod%2F%C3%A8le.joblib").status_code == 403
+
+
+# -- The server's own commands --
+
+
+def command(server: Server, *words: str, **env: str) -> Result:
+    """Run a command, with no credentials but those that are given."""
+    nothing = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "none", "AWS_SHARED_CREDENTIALS_FILE": "none"}
+    return CliRunner().invoke(cli, [*words, "--url", server.url], env={**nothing, **env})
+
+
+ONE = {"AWS_ACCESS_KEY_ID": "AKIAONE", "AWS_SECRET_ACCESS_KEY": "one/secret"}
+TWO = {"AWS_ACCESS_KEY_ID": "ASIATWO", "AWS_SECRET_ACCESS_KEY": "two+secret", "AWS_SESSION_TOKEN": "token=="}
+
+
+@pytest.mark.parametrize("env", [ONE, TWO])
+def test_commands_sign_with_the_credentials_of_awss_own_tools(guarded: Server, env: dict[str, str]) -> None:
+    invoked = command(guarded, "invoke", "mod/èle.joblib", BODY.decode(), "--accept", "text/csv", **env)
+    assert (invoked.exit_code, invoked.output) == (0, "1.0\n")
+    described = command(guarded, "models", "mod/èle.joblib", "--json", **env)
+    assert json.loads(described.output)["modelName"] == "mod/èle.joblib"
+    listed = command(guarded, "models", "--json", **env)
+    assert "mod/èle.joblib" in [model["artifact"] for model in json.loads(listed.output)]
+
+
+def test_commands_say_why_they_are_refused(guarded: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "set AWS_ACCESS_KEY_ID" in command(guarded, "models").output
+    assert f"403 {INVALID}: " in command(guarded, "models", **{**ONE, "AWS_SECRET_ACCESS_KEY": "x"}).output
+    assert "profile (none)" in command(guarded, "models", AWS_PROFILE="none").output
+    for module in [name for name in sys.modules if name.startswith(("botocore", "manymodels.cli.signing"))]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setattr(sys, "path", [])  # as where it is not installed
+    assert "pip install botocore" in command(guarded, "models", **ONE).output
+
+
+# -- The file changes --
+
+
+def test_keys_come_and_go_with_the_file(guarded: Server, keys: Path) -> None:
+    keys.write_text(json.dumps({"AKIATHREE": "three"}))
+    until(lambda: guarded.log().count("access keys are read anew") == 2, "both fronts know")
+    assert invoke(guarded, "AKIATHREE", "three") == b"[1.0]"
+    with pytest.raises(ClientError, match="UnrecognizedClientException"):
+        invoke(guarded, "AKIAONE", "one/secret")
+    keys.write_text("{}")
+    until(lambda: guarded.log().count("access keys stay as they were") == 2, "both fronts say that it is wrong")
+    assert invoke(guarded, "AKIATHREE", "three") == b"[1.0]"
+    keys.write_text(json.dumps(KEYS))
+    until(lambda: guarded.log().count("access keys are read anew") == 4, "both fronts know")
+    assert invoke(guarded, "AKIAONE", "one/secret") == b"[1.0]"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -14,7 +15,7 @@ import click
 import httpx
 import orjson
 
-from ..sagemaker import TARGET_MODEL
+from ..sagemaker import ERROR_TYPE, TARGET_MODEL
 from .output import as_json_option, print_json, print_table, size
 from .samples import guess_content_type
 
@@ -168,12 +169,34 @@ def pages(url: str, path: str, member: str) -> Iterator[dict[str, Any]]:
             return
 
 
+class _Signing(httpx.Auth):
+    """Sends a request again, signed, if the server says that it has to be."""
+
+    requires_request_body = True
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Send a request once, or twice."""
+        answer = yield request
+        if answer.status_code != 403 or answer.headers.get(ERROR_TYPE) != "MissingAuthenticationTokenException":
+            return
+        try:
+            signing = importlib.import_module("manymodels.cli.signing")
+        except ModuleNotFoundError as error:
+            if error.name != "botocore":
+                raise
+            raise click.ClickException(
+                "the server wants requests to be signed, which takes botocore: pip install botocore"
+            ) from error
+        signing.sign(request)
+        yield request
+
+
 def _ask(url: str, method: str, path: str, **request: Any) -> httpx.Response:
     """Return the answer to a request; anything but success ends the command."""
     base = (url if "://" in url else f"http://{url}").rstrip("/")
     try:
         # A proxy of the environment is for the internet, and would be asked even for 127.0.0.1.
-        answer = httpx.request(method, base + path, timeout=TIMEOUT, trust_env=False, **request)
+        answer = httpx.request(method, base + path, timeout=TIMEOUT, trust_env=False, auth=_Signing(), **request)
     except httpx.ConnectError as error:
         raise click.ClickException(
             f"no server answers at {url} ({error}); start one with 'manymodels serve STORE', or name another with --url"
@@ -188,7 +211,8 @@ def _ask(url: str, method: str, path: str, **request: Any) -> httpx.Response:
 def _fail(answer: httpx.Response) -> NoReturn:
     try:
         content = answer.json()
-        message = f"{content['type']}: {content['message']}"
+        aws = "__type" in content  # as a server answers that wants requests to be signed
+        message = f"{content['__type' if aws else 'type']}: {content['Message' if aws else 'message']}"
     except (ValueError, KeyError, TypeError):
         message = answer.text[:SHOWN]
     raise click.ClickException(f"{answer.status_code} {message}")

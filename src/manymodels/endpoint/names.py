@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,14 +12,12 @@ from ..errors import BadTargetModel, LoadFailed, ManyModelsError, ModelNotFound,
 from ..invocation import Answer, Invocation
 from ..metrics import Metrics
 from ..metrics.record import ShadowCounts
+from ..watched import Watched
 from . import rules
 from .rules import Rule
 from .shadows import Shadows
 
 logger = logging.getLogger(__name__)
-
-#: Seconds between looks at the file.
-LOOK = 1.0
 
 
 class ShadowDescription(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -72,22 +69,23 @@ class Names:
         self._find = find
         self._counts = metrics.shadows
         self._shadows = Shadows(ask)
-        self._watch: asyncio.Task[None] | None = None
-        self._seen = _state(path)
-        #: Why the file, as it is now, is not in force.
-        self.fault = ""
+        self._file = Watched(path, "names", self._changed, self._adopt)
         self._rules = rules.read(path)
         self._adopt(self._rules)
 
     def start(self) -> None:
         """Begin to look whether the file changes."""
-        self._watch = asyncio.create_task(self._look())
+        self._file.start()
 
     def stop(self) -> None:
         """End it, and whatever shadows are asked."""
-        if self._watch is not None:
-            self._watch.cancel()
+        self._file.stop()
         self._shadows.stop()
+
+    @property
+    def fault(self) -> str:
+        """Why the file, as it is now, is not in force; empty if it is."""
+        return self._file.fault
 
     async def invoke(self, name: str, invocation: Invocation) -> Answer:
         """Answer an invocation of a name, or of an artifact that has no other."""
@@ -137,25 +135,6 @@ class Names:
 
     # -- The file --
 
-    async def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(LOOK)
-            state = await loop.run_in_executor(None, _state, self._path)
-            if state == self._seen and not self.fault:
-                continue
-            try:
-                changed = await loop.run_in_executor(None, self._changed)
-            except ManyModelsError as error:
-                if str(error) != self.fault:
-                    self.fault = str(error)
-                    logger.error("names stay as they were: %s", error)
-                continue
-            self._seen = state  # of before it was read, so that what was written meanwhile is noticed
-            self._adopt(changed)
-            self.fault = ""
-            logger.info("names are read anew from %s", self._path)
-
     def _changed(self) -> rules.Rules:
         """Return what the file says now.
 
@@ -187,12 +166,3 @@ class Names:
         self._rules = changed
         self._counts.clear()
         self._counts.update(counts)
-
-
-def _state(path: Path) -> tuple[int, ...] | None:
-    """Return what is different once the file is; None if it cannot be told."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev

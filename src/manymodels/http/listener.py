@@ -46,6 +46,8 @@ class Listener:
         """Take connections of a socket that is bound."""
         self._loop = asyncio.get_running_loop()
         self._tick()
+        if self.access_keys is not None:
+            self.access_keys.start()
         self._server = await self._loop.create_server(lambda: Connection(self), sock=sock, backlog=BACKLOG)
 
     def _tick(self) -> None:
@@ -69,6 +71,8 @@ class Listener:
             await asyncio.sleep(POLL)
         self.abort()
         self._timer.cancel()
+        if self.access_keys is not None:
+            self.access_keys.stop()
         self._codings.close()
 
     def abort(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import re
@@ -15,6 +16,7 @@ import msgspec
 
 from .. import sagemaker
 from ..errors import SettingsError
+from ..watched import Watched
 from .replies import Reply
 
 #: The service that signatures are for: botocore signs so for ``sagemaker`` and ``sagemaker-runtime``.
@@ -62,23 +64,31 @@ class AccessKeys:
         """Take the secrets by access key id."""
         self._secrets = secrets
         self._clock = clock
+        self._file: Watched[dict[str, Secret]] | None = None
 
     @classmethod
     def read(cls, path: Path) -> AccessKeys:
-        """Take the secrets of a file.
+        """Take the secrets of a file; once started, those that it has by then.
 
         :raises SettingsError: if it is not JSON of access key ids and their secrets.
         """
-        try:
-            given = msgspec.json.decode(path.read_bytes(), type=dict[str, str | Secret])
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise SettingsError(
-                f'access_keys is {str(path)!r}, which cannot be read: {error}; write {{"ACCESS KEY ID": "SECRET", ...}}'
-            ) from error
-        secrets = {key: Secret(value) if isinstance(value, str) else value for key, value in given.items()}
-        if not secrets or not all(key and value.secret for key, value in secrets.items()):
-            raise SettingsError(f"access_keys is {str(path)!r}, which has no keys, or an empty one")
-        return cls(secrets)
+        keys = cls({})
+        keys._file = Watched(path, "access keys", functools.partial(_secrets, path), keys._adopt)
+        keys._adopt(_secrets(path))
+        return keys
+
+    def _adopt(self, secrets: dict[str, Secret]) -> None:
+        self._secrets = secrets
+
+    def start(self) -> None:
+        """Begin to look whether the file changes."""
+        if self._file is not None:
+            self._file.start()
+
+    def stop(self) -> None:
+        """End it."""
+        if self._file is not None:
+            self._file.stop()
 
     def refused(
         self, method: bytes, path: bytes, query: bytes, headers: Headers, body: bytes | None, request_id: str
@@ -181,6 +191,20 @@ class AccessKeys:
                 f"({_stamp(now)} + {SKEW // 60} min.)"
             )
         return None
+
+
+def _secrets(path: Path) -> dict[str, Secret]:
+    """Return the secrets of a file, by access key id."""
+    try:
+        given = msgspec.json.decode(path.read_bytes(), type=dict[str, str | Secret])
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f'access_keys is {str(path)!r}, which cannot be read: {error}; write {{"ACCESS KEY ID": "SECRET", ...}}'
+        ) from error
+    secrets = {key: Secret(value) if isinstance(value, str) else value for key, value in given.items()}
+    if not secrets or not all(key and value.secret for key, value in secrets.items()):
+        raise SettingsError(f"access_keys is {str(path)!r}, which has no keys, or an empty one")
+    return secrets
 
 
 def _invalid(message: str) -> Refusal:
