@@ -13,7 +13,7 @@ import orjson
 
 from .errors import BadInput, PredictionFailed, UnsupportedAccept, UnsupportedContentType
 from .matrices import decode_libsvm, decode_npy, decode_npz
-from .media import any_accept, choose, media_type
+from .media import CSV, JSON, JSON_LINES, LIBSVM, NPY, NPZ, any_accept, choose, media_type
 from .records import decode_records, encode_records
 from .tabular import Table, decode_csv, decode_json, decode_jsonlines, features
 from .tabular import text as utf8_text
@@ -21,20 +21,16 @@ from .tabular import text as utf8_text
 __all__ = ["Table", "any_accept", "choose", "decode", "decode_libsvm", "encode", "features", "media_type", "text"]
 
 _TEXT: dict[str, Callable[[bytes], Any]] = {
-    "application/json": decode_json,
-    "application/jsonlines": decode_jsonlines,
-    "application/jsonl": decode_jsonlines,
-    "application/x-ndjson": decode_jsonlines,
-    "text/libsvm": decode_libsvm,
-    "text/x-libsvm": decode_libsvm,
+    JSON: decode_json,
+    **dict.fromkeys(JSON_LINES, decode_jsonlines),
+    **dict.fromkeys(LIBSVM, decode_libsvm),
 }
 _RECORDS = "application/x-recordio-protobuf"
 _BINARY: dict[str, Callable[[bytes], Any]] = {
-    "application/x-npy": decode_npy,
-    "application/x-npz": decode_npz,
+    NPY: decode_npy,
+    NPZ: decode_npz,
     _RECORDS: decode_records,
 }
-_CSV = "text/csv"
 _CURL = "application/x-www-form-urlencoded"
 # A list of our own: Python's registry also knows charsets that decompress, or take quadratic time.
 _CHARSETS = {
@@ -85,13 +81,13 @@ def decode(body: bytes, content_type: str | None, *, names: Collection[str] | No
     kind, parameters = media_type(content_type)
     if kind in _BINARY:
         return _BINARY[kind](body)
-    if kind != _CSV and kind not in _TEXT:
-        supported = ", ".join([*_TEXT, _CSV, *_BINARY])
+    if kind != CSV and kind not in _TEXT:
+        supported = ", ".join([*_TEXT, CSV, *_BINARY])
         hint = " (curl -d sends it by itself: add -H 'Content-Type: application/json')" if kind == _CURL else ""
         raise UnsupportedContentType(f"content type {kind!r} is not supported{hint}; send one of {supported}")
     if "charset" in parameters:
         body = _as_utf8(body, parameters["charset"])
-    if kind == _CSV:
+    if kind == CSV:
         return decode_csv(body, parameters, names)
     return _TEXT[kind](body)
 
@@ -197,11 +193,11 @@ def _to_npy(prediction: Any) -> bytes:
 
 
 _ENCODERS: dict[str, Callable[[Any], bytes]] = {
-    "application/json": _to_json,
-    "text/csv": _to_csv,
+    JSON: _to_json,
+    CSV: _to_csv,
     "application/jsonlines": _to_jsonlines,
     "application/x-ndjson": _to_jsonlines,
-    "application/x-npy": _to_npy,
+    NPY: _to_npy,
     _RECORDS: _to_records,
 }
 _OFFERED = tuple(_ENCODERS)

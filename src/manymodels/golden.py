@@ -15,15 +15,13 @@ from .artifact import GOLDEN, Artifact
 from .codecs import decode
 from .errors import BadArtifact, BadInput, ManyModelsError, OutOfMemory
 from .invocation import Answer, Invocation
-from .media import JSON, media_type
+from .media import CSV, JSON, JSON_LINES, NPY, NPZ, media_type
 
 #: Most golden requests of an artifact, and most bytes of their file.
 MOST = 100
 LIMIT = 4 << 20
 #: Characters of an answer that a message shows.
 _SHOWN = 200
-_LINES = ("application/jsonlines", "application/jsonl", "application/x-ndjson")
-_ARRAYS = ("application/x-npy", "application/x-npz")
 
 
 class Golden(msgspec.Struct, frozen=True, kw_only=True):
@@ -207,11 +205,11 @@ def _values(body: bytes, kind: str) -> Any:
     try:
         if kind == JSON:
             return orjson.loads(body)
-        if kind in _LINES:
+        if kind in JSON_LINES:
             return [orjson.loads(line) for line in body.splitlines() if line.strip()]
-        if kind == "text/csv":
+        if kind == CSV:
             return [[_cell(cell) for cell in row] for row in csv.reader(io.StringIO(body.decode()))]
-        if kind in _ARRAYS:
+        if kind in (NPY, NPZ):
             return decode(body, kind)
     except (ValueError, BadInput) as error:
         raise Disagreement(f"the answer is no {kind}: {error}") from error

@@ -9,7 +9,13 @@ from types import MappingProxyType
 
 from .errors import UnsupportedAccept
 
+#: Types of bodies that the platform knows; some have several names.
 JSON = "application/json"
+JSON_LINES = ("application/jsonlines", "application/jsonl", "application/x-ndjson")
+CSV = "text/csv"
+NPY = "application/x-npy"
+NPZ = "application/x-npz"
+LIBSVM = ("text/libsvm", "text/x-libsvm")
 
 # Runs between separators; a separator inside a quoted string does not end one.
 _LIST = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..media import CSV, JSON, JSON_LINES, LIBSVM, NPY, NPZ
+
 #: Content types by the endings of file names.
 CONTENT_TYPES = {
-    ".json": "application/json",
-    ".csv": "text/csv",
-    ".jsonl": "application/jsonlines",
-    ".npy": "application/x-npy",
-    ".npz": "application/x-npz",
-    ".libsvm": "text/libsvm",
+    ".json": JSON,
+    ".csv": CSV,
+    ".jsonl": JSON_LINES[0],
+    ".npy": NPY,
+    ".npz": NPZ,
+    ".libsvm": LIBSVM[0],
     ".txt": "text/plain",
 }
 
@@ -25,4 +27,4 @@ def find_sample(folder: Path) -> Path | None:
 def guess_content_type(body: bytes, name: str = "") -> str:
     """Return the content type of a file by its name's ending, else by what it looks like."""
     known = CONTENT_TYPES.get(Path(name).suffix.lower())
-    return known or ("application/json" if body.lstrip()[:1] in (b"[", b"{") else "text/csv")
+    return known or (JSON if body.lstrip()[:1] in (b"[", b"{") else CSV)

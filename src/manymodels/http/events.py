@@ -10,8 +10,9 @@ import orjson
 
 from ..errors import InvocationTimeout, ManyModelsError
 from ..invocation import PART, Answer
+from ..media import JSON
 from ..server.streams import Streamed
-from .replies import JSON, Reply, with_headers
+from .replies import Reply, with_headers
 from .streaming import Body, streamed
 
 EVENT_STREAM = "application/vnd.amazon.eventstream"

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from ..golden import Golden
-from ..media import JSON, media_type
+from ..media import CSV, JSON, media_type
 from ..sagemaker import TARGET_MODEL
 from ..schema import Field, Schema
 
@@ -34,7 +34,7 @@ def document(name: str, schema: Schema | None, goldens: Iterable[Golden], *, mul
     requests: Json = {JSON: {"schema": body}}
     answers: Json = {JSON: {}}
     if schema.named:
-        requests["text/csv"] = {"schema": {"type": "string"}}
+        requests[CSV] = {"schema": {"type": "string"}}
     for number, golden in enumerate(goldens, 1):
         _add(requests, number, golden.body, golden.content_type)
         _add(answers, number, golden.answer, golden.answer_content_type)

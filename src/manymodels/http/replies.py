@@ -14,11 +14,11 @@ import orjson
 from .. import sagemaker
 from ..errors import ManyModelsError, ModelNotFound
 from ..invocation import Answer
+from ..media import JSON
 from .request import Request
 
 logger = logging.getLogger(__name__)
 
-JSON = "application/json"
 #: Names the version of the artifact that answered.
 ARTIFACT_VERSION = "x-manymodels-artifact-version"
 #: Names the artifact that was asked in place of a name above artifacts.
@@ -38,8 +38,6 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OWN = {"connection", "content-length", "content-type", "date", "keep-alive", "server", "te", "trailer"}
 _OWN |= {"transfer-encoding", "upgrade", ARTIFACT_VERSION, RESOLVED}
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
-
-
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 

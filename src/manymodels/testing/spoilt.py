@@ -12,9 +12,7 @@ import orjson
 
 from ..golden import Golden
 from ..invocation import Invocation
-from ..media import JSON, media_type
-
-_LIBSVM = ("text/libsvm", "text/x-libsvm")
+from ..media import CSV, JSON, LIBSVM, NPY, NPZ, media_type
 
 
 def bodies(golden: Golden) -> Iterator[tuple[str, Invocation]]:
@@ -49,7 +47,7 @@ def bodies(golden: Golden) -> Iterator[tuple[str, Invocation]]:
         values = {"NaN": b"NaN", "null": b"null", "a text": b'"x"', "an object": b'{"a": 1}', "a list": b"[1]"}
         values |= {"a huge number": b"1e308", "a number above all": b"1e999", "a number of 400 digits": b"9" * 400}
         spoilt |= {f"{what} in place of a number": text for what, text in _in_place(body, values)}
-    if media_type(golden.content_type)[0] == "text/csv":
+    if media_type(golden.content_type)[0] == CSV:
         for cell in ("nan", "inf", "1e999", "", "x", '"'):
             spoilt[f"{cell!r} in place of a number"] = cell.encode() + b"," + body.partition(b",")[2]
     for what, content in spoilt.items():
@@ -59,7 +57,7 @@ def bodies(golden: Golden) -> Iterator[tuple[str, Invocation]]:
 def headers(golden: Golden) -> Iterator[tuple[str, Invocation]]:
     """Yield the same request under other headers."""
     for content_type in (
-        *(None, "", JSON, "text/csv", "application/x-npy", "application/x-npz", "text/libsvm", "application/no-such"),
+        *(None, "", JSON, CSV, NPY, NPZ, LIBSVM[0], "application/no-such"),
         *(f"{golden.content_type}; charset=no-such", "application/octet-stream", ";;;=", "text/csv; header=present"),
     ):
         yield f"Content-Type {content_type!r}", Invocation(golden.body, content_type, golden.accept)
@@ -70,8 +68,8 @@ def headers(golden: Golden) -> Iterator[tuple[str, Invocation]]:
 def wider(golden: Golden) -> Invocation | None:
     """Return the request with another number in each row; None if it holds no rows of numbers."""
     kind, _ = media_type(golden.content_type)
-    body = {JSON: _wider_json, "text/csv": _wider_csv, "application/x-npy": _wider_npy}.get(kind, _wider_libsvm)
-    content = body(golden.body) if kind in (JSON, "text/csv", "application/x-npy", *_LIBSVM) else None
+    body = {JSON: _wider_json, CSV: _wider_csv, NPY: _wider_npy}.get(kind, _wider_libsvm)
+    content = body(golden.body) if kind in (JSON, CSV, NPY, *LIBSVM) else None
     return None if content is None else Invocation(content, golden.content_type, golden.accept)
 
 
