@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -74,11 +74,14 @@ to_owner_decoder: msgspec.msgpack.Decoder[list[ToOwner]] = msgspec.msgpack.Decod
 to_front_decoder: msgspec.msgpack.Decoder[list[ToFront]] = msgspec.msgpack.Decoder(list[ToFront])
 
 
-class Link(asyncio.Protocol):
-    """One end of the connection between a front process and the owner."""
+T = TypeVar("T")
+
+
+class Link(asyncio.Protocol, Generic[T]):
+    """One end of the connection between a front process and the owner; what comes to it are messages of type `T`."""
 
     def __init__(
-        self, decoder: msgspec.msgpack.Decoder[Any], received: Callable[[Any], None], lost: Callable[[], None]
+        self, decoder: msgspec.msgpack.Decoder[list[T]], received: Callable[[T], None], lost: Callable[[], None]
     ) -> None:
         self._frames = Frames(decoder)
         self._received = received

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 import msgspec
 
@@ -210,21 +210,21 @@ def frame(messages: Sequence[msgspec.Struct]) -> bytes:
     return cast("bytes", buffer)
 
 
-class Frames:
+class Frames(Generic[T]):
     """Cuts a byte stream into frames."""
 
-    def __init__(self, decoder: msgspec.msgpack.Decoder[Any]) -> None:
+    def __init__(self, decoder: msgspec.msgpack.Decoder[list[T]]) -> None:
         self._buffer = bytearray()
         self._decode = decoder.decode
 
-    def feed(self, data: bytes) -> list[Any]:
+    def feed(self, data: bytes) -> list[T]:
         """Return the messages that `data` completes.
 
         :raises msgspec.DecodeError: if the other side does not speak this protocol.
         """
         buffer = self._buffer
         buffer += data
-        messages: list[Any] = []
+        messages: list[T] = []
         start = 0
         while len(buffer) - start >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(buffer, start)

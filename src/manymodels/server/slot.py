@@ -8,12 +8,13 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import msgspec
 
 from ..errors import ManyModelsError
+from ..invocation import Answer
 from .jobs import Call, Job, Resident
 from .launcher import Launcher, Process
 from .messages import (
@@ -22,6 +23,7 @@ from .messages import (
     Cancel,
     Dropped,
     Failed,
+    Failure,
     Frames,
     Load,
     Loaded,
@@ -29,6 +31,7 @@ from .messages import (
     Part,
     Run,
     Serves,
+    ToFront,
     ToWorker,
     Tries,
     Unload,
@@ -41,8 +44,6 @@ logger = logging.getLogger(__name__)
 
 #: Bytes of bodies in one frame, beyond its first invocation.
 FRAME_BYTES = 8 << 20
-
-
 #: Answers handed over in one turn of the event loop: the front's time for them is what others wait for.
 PORTION = 8
 
@@ -291,7 +292,7 @@ class Slot(asyncio.Protocol):
             for call in self.sent[0].calls:
                 call.began = self.began
 
-    def _received(self, message: Any) -> None:
+    def _received(self, message: ToFront) -> None:
         if isinstance(message, Dropped):
             dropped = set(message.jobs)
             self.loading -= {job.resident for job in self.sent if job.number in dropped}
@@ -338,7 +339,7 @@ class Slot(asyncio.Protocol):
             self.bytes -= job.bytes
             job.finish()
 
-    def _hand_back(self, outcomes: list[tuple[Call, Any]], start: int = 0) -> None:
+    def _hand_back(self, outcomes: Sequence[tuple[Call, Answer | Failure]], start: int = 0) -> None:
         """Hand over answers, some in each turn of the loop: a flood of them holds up other models otherwise."""
         for call, outcome in outcomes[start : start + PORTION]:
             call.settle(outcome)
@@ -433,7 +434,7 @@ def _tell(transport: asyncio.Transport, message: ToWorker) -> None:
         transport.write(frame([message]))
 
 
-def _fits(message: Any, job: Job) -> bool:
+def _fits(message: ToFront, job: Job) -> bool:
     """Say whether a worker may answer a job like this."""
     if isinstance(message, (Begins, Part)):
         return job.kind is Run
