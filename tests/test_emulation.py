@@ -429,6 +429,10 @@ def test_bodies_that_boto3_would_not_send(server: Server, body: bytes, code: str
     assert reply.headers["content-type"] == "application/x-amz-json-1.1"
 
 
+def test_browsers_get_the_page_of_the_server_where_boto3_sends_its_calls(server: Server) -> None:
+    assert server.client.get("/").headers["content-type"] == "text/html; charset=utf-8"
+
+
 def test_a_body_above_the_limit_of_aws(aws: Aws) -> None:
     members = {"EndpointName": "kept", "TargetModel": "x.tar.gz", "Body": b" " * (6291456 + 1)}
     assert "6291456" in refused(aws.runtime.invoke_endpoint, "ValidationError", **members)

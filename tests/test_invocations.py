@@ -278,7 +278,7 @@ def test_takes_post_alone(server: Server, method: str) -> None:
         assert reply.json()["code"] == 405
 
 
-@pytest.mark.parametrize("path", ["/", "/nothing", "/invocations/", "/endpoints/x", "/pingg"])
+@pytest.mark.parametrize("path", ["/nothing", "/invocations/", "/endpoints/x", "/pingg"])
 def test_other_paths_are_not_found(server: Server, path: str) -> None:
     reply = server.client.post(path)
     assert reply.status_code == 404

@@ -21,6 +21,7 @@ from ..settings import Settings
 from .asynchronous import AsyncInvocations
 from .control import Control, control_error
 from .docs import Docs
+from .pages import failed
 from .paging import asked, paged, token_of
 from .replies import Reply, aws_error, container_error, invocations_error, resolved, timing
 from .request import Request
@@ -112,11 +113,15 @@ class Application:
         self._settings = settings
         self._limit = int(settings.max_body)
 
-    def routes(self) -> list[Route]:
+    def routes(self, plane: ControlPlane | None) -> list[Route]:
         """Return the paths; where several fit, the first holds."""
         docs = Docs(self._role)
+        home = Resource(container_error, GET=docs.home)
+        if plane is not None:
+            home = Resource(control_error, GET=docs.home, POST=Control(plane, self._limit).call)
         runtime = Runtime(self._role, self._limit, sagemaker.BODY_LIMIT if self._settings.emulate_sagemaker else None)
         return [
+            Route("/", home),
             Route("/invocations", Resource(invocations_error, POST=self.invocations)),
             Route("/endpoints/{endpoint}/invocations", Resource(aws_error, POST=runtime.invoke)),
             Route("/endpoints/{endpoint}/async-invocations", Resource(aws_error, POST=self._asynchronous.accept)),
@@ -129,8 +134,8 @@ class Application:
             Route("/metrics", Resource(container_error, GET=self.metrics)),
             Route("/models", Resource(container_error, GET=self.list_models, POST=self.load)),
             Route("/models/{model}", Resource(container_error, GET=self.describe, DELETE=self.unload)),
-            Route("/docs", Resource(container_error, GET=docs.index)),
-            Route("/docs/{model}", Resource(container_error, GET=docs.page)),
+            Route("/docs", Resource(failed, GET=docs.index)),
+            Route("/docs/{model}", Resource(failed, GET=docs.page)),
             Route("/openapi/{model}", Resource(container_error, GET=docs.openapi)),
             Route("/execution-parameters", Resource(container_error, GET=self.execution_parameters)),
             Route("/artifacts", Resource(container_error, GET=self.list_artifacts)),
@@ -292,8 +297,5 @@ def create_app(
     :param plane: what makes the role's endpoints, where SageMaker's control plane is emulated.
     """
     application = Application(role, settings, asynchronous or AsyncInvocations(role))
-    routes = application.routes()
-    if plane is not None:
-        routes.append(Route("/", Resource(control_error, POST=Control(plane, int(settings.max_body)).call)))
     no_route = Resource(container_error, **dict.fromkeys(_METHODS, application.no_route))
-    return Router(routes, no_route)
+    return Router(application.routes(plane), no_route)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
+from urllib.parse import parse_qs
 
 from .. import __version__
 from ..artifact import Artifact
@@ -26,13 +27,19 @@ EXAMPLES = 5
 
 
 class Docs:
-    """The handlers of ``/docs`` and ``/openapi``."""
+    """The handlers of ``/``, ``/docs`` and ``/openapi``."""
 
     def __init__(self, role: Role) -> None:
         self._role = role
 
+    async def home(self, request: Request) -> Reply:
+        """``GET /``: what this server is, and where it says more."""
+        return pages.home(multi_model=self._role.multi_model)
+
     async def index(self, request: Request) -> Reply:
-        """``GET /docs``: every model that can be invoked, a page at a time."""
+        """``GET /docs``: every model that can be invoked, a page at a time; or, with ``?model=``, the way to one's."""
+        if named := parse_qs(request.query.decode("latin-1")).get("model"):
+            return pages.opened(named[-1].strip())
         loop = asyncio.get_running_loop()
         return pages.index(*await loop.run_in_executor(None, lambda: paged(self._role.artifacts, request.query)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -109,6 +110,26 @@ def row(fields: Sequence[Field]) -> Json:
         "required": [field.name for field in fields if not field.optional],
         "additionalProperties": False,
     }
+
+
+def sample(fields: Sequence[Field]) -> Json | None:
+    """Return a body of one row, of zeros and the like; None if fields say nothing of that, or it would be long."""
+    if not fields or sum(math.prod(max(abs(length), 1) for length in field.shape or ()) for field in fields) > SHORT:
+        return None
+    if _tensors(fields):
+        return {"inputs": {field.name: _zero(field) for field in fields}}
+    if fields[0].shape is not None:
+        return {"instances": _zero(fields[0])}
+    if all(field.name for field in fields):
+        return {"instances": [{field.name: _zero(field) for field in fields}]}
+    return {"instances": [[_zero(field) for field in fields]]}
+
+
+def _zero(field: Field) -> Any:
+    value: Any = field.values[0] if field.values else {"string": "", "boolean": False}.get(field.type or "", 0)
+    for length in reversed(field.shape or ()):
+        value = [value] * abs(length)
+    return value
 
 
 def _value(field: Field) -> Json:

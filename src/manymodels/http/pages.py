@@ -1,39 +1,114 @@
-"""The pages of ``/docs``: HTML without scripts, in which all text of models is escaped."""
+"""The pages for people: HTML with one script, in which all text of models is escaped."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import shlex
 from collections.abc import Iterable, Sequence
 from html import escape
 from urllib.parse import quote
 
+import orjson
+
+from .. import __version__
+from ..errors import ManyModelsError, ModelNotFound
 from ..golden import Golden
+from ..media import JSON
 from ..sagemaker import TARGET_MODEL
 from ..schema import Field, Schema
 from ..server import ModelDescription
-from .openapi import SHORT
+from .openapi import SHORT, sample
+from .paging import token_of
 from .replies import Reply
+from .request import Request
 
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; } th, td { text-align: left; padding: .2rem 1.5rem .2rem 0; vertical-align: top; }
-pre { background: #f4f4f4; padding: .6rem; overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere; }
-@media (prefers-color-scheme: dark) { body { background: #181818; color: #ddd; } pre { background: #282828; }
-a { color: #8bf; } }
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+body { overflow-wrap: anywhere; }
+h1 { line-height: 1.2; }
+ul { columns: 20rem; column-gap: 3rem; padding-left: 1.2rem; }
+table { border-collapse: collapse; display: block; overflow-x: auto; overflow-wrap: normal; }
+th, td { text-align: left; padding: .2rem 1rem .2rem 0; vertical-align: top; }
+pre, textarea { font: 14px/1.5 ui-monospace, monospace; }
+pre { background: color-mix(in srgb, CanvasText 7%, Canvas); padding: .6rem; white-space: pre-wrap; }
+pre:has(output:empty) { display: none; }
+input, button { font: inherit; }
+textarea, input { box-sizing: border-box; max-width: 100%; }
+textarea { width: 100%; padding: .6rem; }
 """
-#: Nothing of a page may run or be fetched, whatever a name in it looks like.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+#: Asks the model what the form says, and shows what comes back as the text that it is.
+_SCRIPT = """
+for (const pre of document.querySelectorAll("pre.curl"))
+  pre.textContent = pre.textContent.replace("http://SERVER", () => location.origin);
+const form = document.querySelector("form.try");
+if (form !== null) {
+  const [state, answer] = form.querySelectorAll("output");
+  let latest = 0;
+  form.hidden = false;
+  form.addEventListener("submit", async event => {
+    event.preventDefault();
+    const number = ++latest, start = performance.now();
+    const show = (line, text) => { if (number === latest) [state.textContent, answer.textContent] = [line, text]; };
+    show("Waiting for the answer.", "");
+    try {
+      const headers = {"Content-Type": form.elements.type.value, "Accept": form.elements.accept.value};
+      // The bytes of a name in UTF-8, which is how a TargetModel is sent; fetch takes them as characters up to 255.
+      const bytes = text => text.replace(/%(..)/g, (_, hex) => String.fromCharCode(parseInt(hex, 16)));
+      if ("model" in form.dataset) headers[form.dataset.header] = bytes(form.dataset.model);
+      const reply = await fetch("/invocations", {method: "POST", headers, body: form.elements.body.value});
+      const content = await reply.arrayBuffer(), took = Math.round(performance.now() - start);
+      let text = `${content.byteLength} bytes`;
+      try { text = new TextDecoder("utf-8", {fatal: true}).decode(content); } catch { /* it is no text */ }
+      show(`${reply.status} ${reply.statusText}, ${reply.headers.get("content-type")}, ${took} ms`, text);
+    } catch (error) {
+      show(`There is no answer: ${error.message}`, "");
+    }
+  });
+}
+"""
+#: Nothing of a page but that script may run, and nothing be fetched from elsewhere, whatever a name in it looks like.
+_POLICY = (
+    f"default-src 'none'; script-src 'sha256-{base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()}'; "
+    "connect-src 'self'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+_PATHS = (
+    ("/docs", "all models, and what each takes and gives"),
+    ("/artifacts", "their names, for programs"),
+    ("/models", "those that are loaded"),
+    ("/names", "names above artifacts"),
+    ("/evictions", "which models left, and why"),
+    ("/metrics", "for Prometheus"),
+    ("/ping", "whether requests can be answered"),
+)
 
 
-def html(title: str, parts: Iterable[str]) -> Reply:
+def html(title: str, parts: Iterable[str], status: int = 200) -> Reply:
     """Return a page.
 
     :param parts: of its body, in HTML.
     """
-    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
-    text = f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(parts) + "\n</body></html>\n"
-    reply = Reply.of(200, text.encode(errors="backslashreplace"), "text/html; charset=utf-8")
+    head = (
+        f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
+        f"<style>{_STYLE}</style>"
+    )
+    body = "\n".join([*parts, f"<script>{_SCRIPT}</script>"])
+    text = f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
+    reply = Reply.of(status, text.encode(errors="backslashreplace"), "text/html; charset=utf-8")
     return reply.add("content-security-policy", _POLICY).add("x-content-type-options", "nosniff")
+
+
+def home(*, multi_model: bool) -> Reply:
+    """Return the page that says what the server is, and where it says more."""
+    paths = "".join(f'<tr><td><a href="{path}">{path}</a></td><td>{what}</td></tr>' for path, what in _PATHS)
+    parts = [
+        f"<h1>manymodels {__version__}</h1>",
+        "<p>This server answers for models. It is asked by boto3's <code>invoke_endpoint</code>, or with</p>",
+        _curl("NAME" if multi_model else None, "@FILE", JSON, None),
+        f"<table>{paths}</table>",
+    ]
+    return html("manymodels", parts)
 
 
 def index(names: Sequence[str], token: str | None) -> Reply:
@@ -42,10 +117,41 @@ def index(names: Sequence[str], token: str | None) -> Reply:
     :param token: of the next page, if there is one.
     """
     links = [f'<li><a href="{link("docs", name)}">{escape(name)}</a></li>' for name in names]
-    parts = ["<h1>Models</h1>", "<ul>", *links, "</ul>"]
+    parts = [_HOME, "<h1>Models</h1>"]
+    if names:
+        parts += [_OPEN, "<ul>", *links, "</ul>"]
+    else:
+        parts.append("<p>There are none.</p>")
     if token is not None:
-        parts.append(f'<p><a href="/docs?next_page_token={quote(token)}">more</a></p>')
-    return html("Models", parts if names else ["<h1>Models</h1>", "<p>There are none.</p>"])
+        parts.append(f"<p>{_listing(token, 'More')}</p>")
+    return html("Models", parts)
+
+
+_HOME = '<p><a href="/">Server</a></p>'
+_MODELS = '<p><a href="/">Server</a> / <a href="/docs">Models</a></p>'
+_OPEN = (
+    '<form action="/docs"><label>Name <input name="model" size="40" required autocomplete="off"></label> '
+    "<button>Open</button></form>"
+)
+
+
+def failed(error: ManyModelsError, request: Request) -> Reply:
+    """Return the page that says why another cannot be shown."""
+    name = request.parameters.get("model", "Models")
+    parts = [_MODELS, f"<h1>{escape(name)}</h1>", f"<p>{escape(str(error))}</p>"]
+    if isinstance(error, ModelNotFound):
+        parts.append(f"<p>{_listing(token_of(name), 'Models that come after it')}</p>")
+    reply = html(name, parts, error.status)
+    return reply if error.retry_after is None else reply.add("retry-after", str(error.retry_after))
+
+
+def opened(name: str) -> Reply:
+    """Return the reply that leads to the page of a model."""
+    return Reply.of(303, b"", "text/plain").add("location", link("docs", name))
+
+
+def _listing(token: str, text: str) -> str:
+    return f'<a href="/docs?next_page_token={quote(token)}">{text}</a>'
 
 
 def model(
@@ -56,8 +162,14 @@ def model(
     schema = schema or Schema()
     plugin = description.plugin if description.framework is None else f"{description.plugin} on {description.framework}"
     facts = [("Plugin", plugin), *(("Note", note) for note in description.notes)]
+    asked = name if multi_model else None
+    golden = next((golden for golden in goldens if _text(golden.body) is not None), goldens[0] if goldens else None)
+    if golden is not None:
+        body, content_type, accept = _text(golden.body), golden.content_type, golden.accept
+    else:
+        body, content_type, accept = _sample(schema), JSON, None
     parts = [
-        '<p><a href="/docs">Models</a></p>',
+        _MODELS,
         f"<h1>{escape(name)}</h1>",
         *_table((), facts),
         f'<p><a href="{link("openapi", name)}">OpenAPI document</a></p>',
@@ -66,7 +178,8 @@ def model(
         "<h2>Output</h2>",
         *_fields(schema.outputs),
         "<h2>How to ask it</h2>",
-        f"<pre>{escape(_curl(name, goldens[0] if goldens else None, multi_model=multi_model))}</pre>",
+        _curl(asked, "@FILE" if body is None else body, content_type, accept),
+        _form(asked, body or "", content_type, accept or "*/*"),
     ]
     for golden in goldens:
         parts += [
@@ -106,16 +219,37 @@ def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return ["<table>", *([f"<tr>{head}</tr>"] if head else []), *body, "</table>"]
 
 
-def _curl(name: str, golden: Golden | None, *, multi_model: bool) -> str:
-    headers = [f"{TARGET_MODEL}: {name}"] if multi_model else []
-    body, content_type = "[[...]]", "application/json"
-    if golden is not None:
-        text = _text(golden.body)
-        body, content_type = text if text is not None else "@FILE", golden.content_type
-        headers.append(f"Accept: {golden.accept}")
+def _curl(name: str | None, body: str, content_type: str, accept: str | None) -> str:
+    headers = [] if name is None else [f"{TARGET_MODEL}: {name}"]
+    headers += [] if accept is None else [f"Accept: {accept}"]
     headers.append(f"Content-Type: {content_type}")
     options = [f"-H {shlex.quote(header)}" for header in headers] + [f"--data-binary {shlex.quote(body)}"]
-    return " \\\n    ".join(["curl http://SERVER/invocations", *options])
+    command = " \\\n    ".join(["curl http://SERVER/invocations", *options])
+    return f'<pre class="curl">{escape(command)}</pre>'
+
+
+def _form(name: str | None, body: str, content_type: str, accept: str) -> str:
+    """Return the form that asks the model; the script, without which it is of no use, shows it."""
+    named = (
+        "" if name is None else f' data-header="{TARGET_MODEL}" data-model="{quote(name, errors="surrogateescape")}"'
+    )
+    lines = max(3, min(12, 1 + body.count("\n") + len(body) // 80))
+    # The first line break in a textarea is not of its text.
+    return f"""<form class="try" hidden{named}>
+<h2>Try it</h2>
+<p><label>Request<textarea name="body" rows="{lines}" spellcheck="false">\n{escape(body)}</textarea></label></p>
+<p><label>Content-Type <input name="type" value="{escape(content_type)}"></label>
+<label>Accept <input name="accept" value="{escape(accept)}"></label>
+<button>Ask</button></p>
+<p><output></output></p>
+<pre><output></output></pre>
+</form>"""
+
+
+def _sample(schema: Schema) -> str | None:
+    content = sample(schema.inputs)
+    text = None if content is None else orjson.dumps(content).decode()
+    return text if text is not None and len(text) <= SHORT else None
 
 
 def _body(title: str, body: bytes, content_type: str) -> str:
