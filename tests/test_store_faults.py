@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -214,6 +215,59 @@ def test_a_download_that_is_always_cut_off_is_no_model(
     assert len(fake.requests) == module.TRIES
     assert list((tmp_path / "contents").iterdir()) == []
     assert list((tmp_path / "users").glob("*/tmp/*")) == []
+
+
+def part(content: bytes, sent: int) -> Answer:
+    """Return what answers ranges of an object, at the first of which it hangs up after so many bytes."""
+
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        first, last = map(int, handler.headers["Range"].removeprefix("bytes=").split("-"))
+        body = content[first : last + 1]
+        handler.send_response(206)
+        handler.send_header("ETag", f'"{hashlib.md5(content, usedforsecurity=False).hexdigest()}"')
+        handler.send_header("Last-Modified", "Fri, 27 Nov 2026 12:00:00 GMT")
+        handler.send_header("Content-Length", str(len(body)))
+        handler.send_header("Content-Range", f"bytes {first}-{first + len(body) - 1}/{len(content)}")
+        handler.end_headers()
+        handler.wfile.write(body if first else body[:sent])
+        handler.close_connection = not first
+
+    return send
+
+
+@pytest.mark.parametrize("sent", [0, 400_000, 1_000_000])
+def test_what_is_found_and_fetched_at_once_goes_on_where_it_was_cut_off(
+    fake: Fake, open_: Callable[..., RemoteStore], sent: int
+) -> None:
+    content = bytes(range(250)) * 4000
+    answers = [part(content, sent), part(content, len(content))]
+    fake.answer = lambda handler: answers.pop(0)(handler)
+    fetched = open_(f"http://127.0.0.1:{fake.server.server_port}").fetch("a.joblib")
+    assert fetched is not None
+    assert (fetched[1] / "a.joblib").read_bytes() == content
+    # If the end of the connection was seen before what came, that is asked for again.
+    rest = [[], ["GET bytes=0-999999"], [f"GET bytes={sent}-999999"]]
+    assert fake.requests[0] == "GET bytes=0-8388607"
+    assert fake.requests[1:] in (rest[1:] if sent < len(content) else rest)
+
+
+def test_what_is_found_and_always_cut_off_is_no_model_and_the_store_is_not_away(
+    fake: Fake, open_: Callable[..., RemoteStore], tmp_path: Path
+) -> None:
+    fake.answer = part(bytes(1_000_000), 0)
+    store = open_(f"http://127.0.0.1:{fake.server.server_port}")
+    with pytest.raises(StoreUnavailable, match=r"'a\.joblib' cannot be fetched"):
+        store.fetch("a.joblib")
+    assert len(fake.requests) == module.TRIES
+    assert list((tmp_path / "contents").iterdir()) == []
+    fake.answer = part(b"whole", 5)
+    assert store.fetch("a.joblib") is not None
+
+
+def test_a_store_that_cannot_be_reached_is_asked_once(open_: Callable[..., RemoteStore]) -> None:
+    store = open_(f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(StoreUnavailable, match="s3://models cannot be reached"):
+        store.fetch("a.joblib")
 
 
 def test_a_download_that_drips_ends(fake: Fake, open_: Callable[..., RemoteStore]) -> None:

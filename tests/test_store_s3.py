@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -13,14 +14,20 @@ from pathlib import Path
 import joblib
 import pytest
 import s3
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from s3 import S3, packed
 from serving import FLOWER, Server, serve
 from sklearn.dummy import DummyRegressor
 
 from manymodels import Artifact
-from manymodels.errors import BadArtifact, LoadFailed, ModelNotFound, SettingsError
+from manymodels.artifact import SIGNATURE
+from manymodels.errors import BadArtifact, LoadFailed, ModelNotFound, NotTrusted, SettingsError
+from manymodels.policy import Policy
 from manymodels.store import DiskCache, Limits, Objects, RemoteStore, connect
 from manymodels.store.calls import PART
+from manymodels.store.mounts import Mounts
+from manymodels.store.signatures import sign
+from manymodels.store.trusted import TrustedStore
 
 
 def is_artifact(path: Path) -> bool:
@@ -116,6 +123,46 @@ def test_a_large_object_comes_in_parts(store: RemoteStore, put: Put) -> None:
     put({"large.joblib": content, "none.joblib": b""})
     assert (store.open(store.find("large.joblib")) / "large.joblib").read_bytes() == content
     assert (store.open(store.find("none.joblib")) / "none.joblib").read_bytes() == b""
+
+
+def test_what_is_new_here_is_found_and_fetched_at_once(store: RemoteStore, put: Put) -> None:
+    large = os.urandom(2 * PART + 17)
+    put({"a.tar.gz": packed({"m.joblib": b"1"}), "team/b.joblib": b"2", "large.joblib": large})
+    for name, content in (("a.tar.gz", b"1"), ("team/b.joblib", b"2"), ("large.joblib", large)):
+        fetched = store.fetch(name)
+        assert fetched is not None
+        found, folder = fetched
+        assert found == store.find(name) == store.kept(name)
+        assert next(folder.glob("*.joblib")).read_bytes() == content
+        assert store.open(found) == folder
+        assert store.fetch(name) is None  # the disk cache has it, and only the store can say whether it has changed
+
+
+@pytest.mark.parametrize(
+    "name", ["gone.joblib", "none.joblib", "wine", "v1.0", "bad.tar.gz", "much.joblib", ".m.joblib"]
+)
+def test_what_is_not_found_and_fetched_at_once(store: RemoteStore, put: Put, name: str) -> None:
+    put({"none.joblib": b"", "wine/m.joblib": b"1", "v1.0/m.joblib": b"1", "bad.tar.gz": b"bad", ".m.joblib": b"1"})
+    put({"much.joblib": bytes(33 << 20)} if name == "much.joblib" else {})
+    assert store.fetch(name) is None
+    assert store.kept(name) is None
+
+
+def test_what_is_fetched_at_once_is_verified(store: RemoteStore, put: Put) -> None:
+    key = Ed25519PrivateKey.generate()
+    signature = sign({"m.joblib": hashlib.sha256(b"1").hexdigest()}, key)
+    for name, content in (("a/m.tar.gz", b"1"), ("a/changed.tar.gz", b"2"), ("b/m.tar.gz", b"1")):
+        put({name: packed({"m.joblib": content, SIGNATURE: signature})})
+    trusted = TrustedStore(store, store._objects.url, Policy(sources=("a/*",)), [key.public_key()])
+    mounts = Mounts(store.cache)
+    mounts.mount("churn/blue", trusted)
+    fetched = mounts.fetch("churn/blue/a/m.tar.gz")
+    assert fetched == (mounts.find("churn/blue/a/m.tar.gz"), store.open(store.find("a/m.tar.gz")))
+    assert mounts.fetch("churn/blue/a/changed.tar.gz") is None
+    with pytest.raises(NotTrusted, match="not the file that was signed"):
+        mounts.open(mounts.find("churn/blue/a/changed.tar.gz"))
+    assert mounts.fetch("churn/blue/b/m.tar.gz") is None
+    assert store.kept("b/m.tar.gz") is None
 
 
 def test_an_object_uploaded_in_parts_has_no_md5_and_is_fetched_all_the_same(store: RemoteStore, put: Put) -> None:

@@ -139,6 +139,8 @@ class Fetcher:
 
     def _look(self, target_model: str, known: Collection[str | None]) -> Opened:
         try:
+            if not any(known) and (fetched := self._store.fetch(target_model)) is not None:
+                return self._open(*fetched)
             found = self._store.find(target_model)
         except StoreUnavailable:
             kept = self._store.kept(target_model)
@@ -147,11 +149,13 @@ class Fetcher:
             found = kept  # what is on the local disk is served without the store
         return Opened(found) if found.version in known else self._open(found)
 
-    def _open(self, found: Found, tries: int = REPLACED) -> Opened:
-        """Fetch the artifact's files and bind its plugin; one that is replaced meanwhile is found again."""
-        path = None
+    def _open(self, found: Found, path: Path | None = None, tries: int = REPLACED) -> Opened:
+        """Fetch the artifact's files, unless they are there, and bind its plugin.
+
+        One that is replaced meanwhile is found again.
+        """
         try:
-            path = self._store.open(found)
+            path = path or self._store.open(found)
             artifact = Artifact(path, found.target_model)
             binding = self._plugins.bind(artifact, self._model_settings)
             size = artifact.size if found.kind == "archive" else found.size
@@ -165,7 +169,7 @@ class Fetcher:
             newer = self._store.find(found.target_model)
             if newer.version == found.version or tries == 1:
                 return Opened(found, error=error)
-        return self._open(newer, tries - 1)
+        return self._open(newer, tries=tries - 1)
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)

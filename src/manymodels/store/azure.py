@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -68,6 +68,9 @@ class AzureObjects:
         if found.metadata.get("hdi_isfolder") == "true":  # a folder, where the account has a hierarchy of them
             return None
         return Object(name, _tag(found), found.size)
+
+    def fetch(self, name: str, place: Callable[[Object], Path]) -> None:
+        """Return None; see `Objects.fetch`."""
 
     def entries(self, folder: str, after: str = "") -> Iterator[Object]:
         """Yield what is directly in a folder; see `Objects.entries`."""

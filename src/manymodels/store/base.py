@@ -63,6 +63,14 @@ class Store(Protocol):
         :raises LoadFailed: if it cannot be read, or was replaced while it was read.
         """
 
+    def fetch(self, target_model: str) -> tuple[Found, Path] | None:
+        """Find an artifact and open it, where that takes one request instead of two.
+
+        None says nothing: `find` and `open` say what there is, or why it cannot be had.
+
+        :raises StoreUnavailable: if the store cannot be reached, or breaks off.
+        """
+
     def kept(self, target_model: str) -> Found | None:
         """Return the version of an artifact that the disk cache has; None if it has none."""
 

@@ -109,17 +109,36 @@ class DiskCache:
             if path is not None:
                 self._hits += 1
                 return path
+
+        def fill_with(into: Path) -> Found:
+            fill(into)
+            return found
+
+        return self._fill(key, name, found.target_model, fill_with)[1]
+
+    def add(self, key: str, target_model: str, fill: Callable[[Path], Found]) -> tuple[Found, Path]:
+        """Take in an artifact of which no version is known before it comes; else as `get`.
+
+        :param fill: fills an empty folder and returns what it fills it with.
+        """
+        self._make()
+        return self._fill(key, self._read(key), target_model, fill)
+
+    def _fill(
+        self, key: str, name: _Name | None, target_model: str, fill: Callable[[Path], Found]
+    ) -> tuple[Found, Path]:
+        """Take in another version than the one that is known."""
         self._misses += 1
         with tempfile.TemporaryDirectory(dir=self._temp) as temp:
             files = Path(temp, "files")
             files.mkdir()
-            fill(files)
+            found = fill(files)
             content = _named(files)
-            path = self._use_sound(content, found.target_model) or self._add(content, files)
+            path = self._use_sound(content, target_model) or self._add(content, files)
         if name is not None and name.content != content:
             self._outdate(name.content)
         self._write(key, _Name(found.version, found.size, found.kind, content))
-        return path
+        return found, path
 
     def release(self, path: Path) -> None:
         """Take note that a folder that was got is not used any more; any other is left alone."""

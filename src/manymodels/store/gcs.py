@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -48,6 +48,9 @@ class GCSObjects:
         except (OSError, HttpError, GoogleAuthError) as error:
             self._raise(error, name, "storage.objects.get")
         return self._object(found)
+
+    def fetch(self, name: str, place: Callable[[Object], Path]) -> None:
+        """Return None; see `Objects.fetch`."""
 
     def entries(self, folder: str, after: str = "") -> Iterator[Object]:
         """Yield what is directly in a folder; see `Objects.entries`."""

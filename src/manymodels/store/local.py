@@ -86,6 +86,9 @@ class LocalStore:
                 return self._real(found.target_model)
             return self.cache.get(self._key(found.target_model), found, lambda into: self._fill(found, into))
 
+    def fetch(self, target_model: str) -> None:
+        """Return None: there are no requests."""
+
     def kept(self, target_model: str) -> Found | None:
         """Return the version of an artifact that the disk cache has; see `Store.kept`."""
         return self.cache.find(self._key(target_model), target_model)

@@ -47,6 +47,14 @@ class Mounts:
         store, name = self._split(found.target_model)
         return store.open(msgspec.structs.replace(found, target_model=name))
 
+    def fetch(self, target_model: str) -> tuple[Found, Path] | None:
+        """Find an artifact and open it in one request; see `Store.fetch`."""
+        store, name = self._split(target_model)
+        if (fetched := store.fetch(name)) is None:
+            return None
+        found, path = fetched
+        return msgspec.structs.replace(found, target_model=target_model), path
+
     def kept(self, target_model: str) -> Found | None:
         """Return the version of an artifact that the disk cache has; see `Store.kept`."""
         store, name = self._split(target_model)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -48,6 +48,14 @@ class Objects(Protocol):
 
     def head(self, name: str) -> Object | None:
         """Return the present version of an object; None if there is none of that name."""
+
+    def fetch(self, name: str, place: Callable[[Object], Path]) -> Object | None:
+        """Write the present version of an object to a new file, and return it: `head` and `download` in one request.
+
+        None says nothing: there may be no such object, or no request that does both.
+
+        :param place: is told of the object before its content comes, and returns the path of the file.
+        """
 
     def entries(self, folder: str, after: str = "") -> Iterator[Object]:
         """Yield the objects and folders directly in a folder, sorted by name, as they are asked for.

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from ..errors import BadArtifact, BadTargetModel, LoadFailed, ModelNotFound, StoreUnavailable
 from .base import ARCHIVES, Found, Limits
@@ -58,8 +59,7 @@ class RemoteStore:
         with self._reach:
             found = self._objects.head(target_model)
             if found is not None:
-                kind = "archive" if target_model.endswith(ARCHIVES) else "file"
-                return Found(target_model, found.version, found.size, kind)  # type: ignore[arg-type]
+                return _found(found)
             files = self._files(target_model)
         return Found(target_model, _digest(files), sum(file.size for file in files), "folder")
 
@@ -69,6 +69,44 @@ class RemoteStore:
             return self.cache.get(self._key(found.target_model), found, lambda into: self._fill(found, into))
         except OSError as error:
             raise LoadFailed(f"{found.target_model!r} cannot be fetched: {error.strerror or error}") from error
+
+    def fetch(self, target_model: str) -> tuple[Found, Path] | None:
+        """Find an artifact and open it in one request; see `Store.fetch`."""
+        check_target_model(target_model)
+        name = PurePosixPath(target_model)
+        # What has no ending is a folder, as a rule; and what the disk cache has need not be fetched.
+        if _hidden(target_model) or not name.suffix or self.kept(target_model) is not None:
+            return None
+        try:
+            return self.cache.add(self._key(target_model), target_model, lambda into: self._fetch(target_model, into))
+        except StoreUnavailable:
+            raise
+        except (LoadFailed, ModelNotFound, OSError):
+            return None  # whoever finds and opens it is told, with what was found
+
+    def _fetch(self, name: str, into: Path) -> Found:
+        """Fill a folder with the present version of an archive or a file."""
+        begun = False
+        archive = into.with_name("archive") if name.endswith(ARCHIVES) else None
+
+        def place(file: Object) -> Path:
+            nonlocal begun
+            begun = True
+            self._check_size(_found(file))
+            return archive or into / PurePosixPath(name).name
+
+        with self._reach:
+            try:
+                file = self._objects.fetch(name, place)
+            except ConnectionError as error:
+                if begun:
+                    raise _cut_off(name, error) from error
+                raise
+        if file is None:
+            raise _missing(name)
+        if archive is not None:
+            unpack(archive, into, self._limits, name)
+        return _found(file)
 
     def kept(self, target_model: str) -> Found | None:
         """Return the version of an artifact that the disk cache has; see `Store.kept`."""
@@ -177,8 +215,7 @@ class RemoteStore:
 
     def _fill(self, found: Found, into: Path) -> None:
         name = found.target_model
-        if found.size > self._limits.bytes:
-            raise BadArtifact(f"{name!r} has more than {self._limits.bytes} bytes; raise the limit")
+        self._check_size(found)
         wanted = Object(name, found.version, found.size)
         if found.kind == "file":
             self._download(wanted, into / PurePosixPath(name).name)
@@ -199,11 +236,15 @@ class RemoteStore:
                     raise BadArtifact(f"{name!r} holds a file and a folder of the same name: {file.name!r}") from error
                 self._download(file, path)
 
+    def _check_size(self, found: Found) -> None:
+        if found.size > self._limits.bytes:
+            raise BadArtifact(f"{found.target_model!r} has more than {self._limits.bytes} bytes; raise the limit")
+
     def _download(self, wanted: Object, path: Path) -> None:
         try:
             self._objects.download(wanted, path)
         except ConnectionError as error:
-            raise StoreUnavailable(f"{wanted.name!r} cannot be fetched: {error}") from error
+            raise _cut_off(wanted.name, error) from error
         if path.stat().st_size != wanted.size:
             raise StoreUnavailable(f"{wanted.name!r} was cut off: it has {wanted.size} bytes")
 
@@ -243,6 +284,15 @@ class _Reach:
             with self._lock:
                 self._error = None
             logger.warning("the model store %s can be reached again", self._url)
+
+
+def _found(file: Object) -> Found:
+    kind: Literal["archive", "file"] = "archive" if file.name.endswith(ARCHIVES) else "file"
+    return Found(file.name, file.version, file.size, kind)
+
+
+def _cut_off(name: str, error: ConnectionError) -> StoreUnavailable:
+    return StoreUnavailable(f"{name!r} cannot be fetched: {error}")
 
 
 def _hidden(name: str) -> bool:

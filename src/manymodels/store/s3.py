@@ -90,6 +90,27 @@ class S3Objects:
                     error = refused
         self._raise(error, name, "s3:GetObject")
 
+    def fetch(self, name: str, place: Callable[[Object], Path]) -> Object | None:
+        """Fetch an object of any version; see `Objects.fetch`."""
+
+        async def ask(client: Any) -> Any:
+            return await client.get_object(
+                Bucket=self._bucket, Key=self._prefix + name, Range=f"bytes=0-{calls.PART - 1}"
+            )
+
+        try:
+            reply = self._run(ask)
+        except exceptions.ClientError as error:
+            if status_of(error) in (404, 416):  # none, or an empty one, of which no range can be had
+                return None
+            self._raise(error, name, "s3:GetObject")
+        try:
+            found = Object(name, _version(reply), _size(reply))
+            self._download(found, place(found), reply)
+        finally:  # if it was not read to its end, which takes it out of use
+            self._files.loop.call_soon_threadsafe(reply["Body"].close)
+        return found
+
     def entries(self, folder: str, after: str = "") -> Iterator[Object]:
         """Yield what is directly in a folder; see `Objects.entries`."""
         return self._list(folder, after, Delimiter="/")
@@ -125,17 +146,28 @@ class S3Objects:
 
     def download(self, wanted: Object, path: Path) -> None:
         """Fetch an object, a large one in parts; see `Objects.download`."""
+        self._download(wanted, path)
+
+    def _download(self, wanted: Object, path: Path, begun: Any = None) -> None:
+        """Fetch an object.
+
+        :param begun: an answer with its beginning.
+        """
         is_md5 = False
 
         async def read(start: int, end: int) -> AsyncIterator[bytes]:
-            nonlocal is_md5
-            client = await self._files.set_session()
-            reply = await client.get_object(
-                Bucket=self._bucket,
-                Key=self._prefix + wanted.name,
-                Range=f"bytes={start}-{end - 1}",
-                **_exactly(wanted.version),
-            )
+            nonlocal is_md5, begun
+            reply = None
+            if start == 0:  # not again, if it breaks off
+                reply, begun = begun, None
+            if reply is None:
+                client = await self._files.set_session()
+                reply = await client.get_object(
+                    Bucket=self._bucket,
+                    Key=self._prefix + wanted.name,
+                    Range=f"bytes={start}-{end - 1}",
+                    **_exactly(wanted.version),
+                )
             is_md5 = _is_md5(wanted.version, reply)
             async with reply["Body"] as body:
                 async for chunk in body.iter_chunks(_CHUNK):
@@ -213,6 +245,12 @@ def _version(fields: dict[str, Any]) -> str:
     tag: str = fields.get("ETag", "").strip('"')
     modified: datetime = fields["LastModified"]
     return tag or modified.isoformat()
+
+
+def _size(fields: dict[str, Any]) -> int:
+    """Return the bytes of the whole object, of which an answer may hold a part."""
+    whole = fields.get("ContentRange", "").rpartition("/")[2]
+    return int(whole) if whole.isdecimal() else int(fields["ContentLength"])
 
 
 def _exactly(version: str) -> dict[str, Any]:

@@ -49,7 +49,19 @@ class TrustedStore:
 
         :raises NotTrusted: if they are not those that one of the keys has signed.
         """
-        path = self._store.open(found)
+        return self._verified(self._store.open(found), found)
+
+    def fetch(self, target_model: str) -> tuple[Found, Path] | None:
+        """Find an artifact and open it in one request; see `Store.fetch`."""
+        if not self._allows(target_model) or (fetched := self._store.fetch(target_model)) is None:
+            return None
+        found, path = fetched
+        try:
+            return found, self._verified(path, found)
+        except NotTrusted:  # whoever opens it is told, with what was found
+            return None
+
+    def _verified(self, path: Path, found: Found) -> Path:
         if self._keys is None:
             return path
         try:
@@ -59,10 +71,12 @@ class TrustedStore:
             raise
         return path
 
+    def _allows(self, target_model: str) -> bool:
+        return self._policy.allows_source(target_model, f"{self._address}/{target_model}")
+
     def kept(self, target_model: str) -> Found | None:
         """Return the version of an artifact that the disk cache has; see `Store.kept`."""
-        allowed = self._policy.allows_source(target_model, f"{self._address}/{target_model}")
-        return self._store.kept(target_model) if allowed else None
+        return self._store.kept(target_model) if self._allows(target_model) else None
 
     def forget(self, found: Found) -> None:
         """Have the disk cache forget an artifact; see `Store.forget`."""
@@ -74,5 +88,4 @@ class TrustedStore:
 
     def list(self, after: str = "") -> Iterator[str]:
         """Yield every TargetModel that the policy allows; see `Store.list`."""
-        allows = self._policy.allows_source
-        return (name for name in self._store.list(after) if allows(name, f"{self._address}/{name}"))
+        return filter(self._allows, self._store.list(after))

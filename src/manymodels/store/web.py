@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import quote, urlsplit
@@ -73,6 +73,9 @@ class WebObjects:
                 f"{name!r} cannot be read: the web server tells no Content-Length, or neither ETag nor Last-Modified"
             )
         return Object(name, version, int(size))
+
+    def fetch(self, name: str, place: Callable[[Object], Path]) -> None:
+        """Return None; see `Objects.fetch`."""
 
     def entries(self, folder: str, after: str = "") -> Iterator[Object]:
         """Refuse to list the store; there are no folders, as far as one can see."""
