@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
 #: Seconds; longer than the 60 that a model has, so that its error arrives and not the client's own.
 READ_TIMEOUT = 70
@@ -72,7 +72,10 @@ def up(aws: Aws, args: argparse.Namespace) -> None:
     aws.call("sagemaker", "create_endpoint_config", EndpointConfigName=args.name, ProductionVariants=[variant])
     aws.call("sagemaker", "create_endpoint", EndpointName=args.name, EndpointConfigName=args.name)
     print(f"it takes some minutes; its log is /aws/sagemaker/Endpoints/{args.name} in CloudWatch", file=sys.stderr)
-    aws.wait("sagemaker", "endpoint_in_service", EndpointName=args.name)
+    try:
+        aws.wait("sagemaker", "endpoint_in_service", EndpointName=args.name)
+    except WaiterError as error:
+        sys.exit(f"the endpoint is not in service: {error.last_response.get('FailureReason', error)}")
 
 
 def add(aws: Aws, args: argparse.Namespace) -> None:

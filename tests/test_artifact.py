@@ -155,6 +155,8 @@ def test_nothing_is_executed(tmp_path: Path) -> None:
         b"\x80\x04\x95",
         b"{}",
         b"cos\n",
+        b"channels:\n- conda-forge\n",
+        b"country,code\nat,43\n",
         b"\x93",
         b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x7f",
         b"\x8e\xff\xff\xff\xff\xff\xff\xff\xff",

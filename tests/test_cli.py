@@ -21,11 +21,16 @@ import joblib
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from s3 import packed
 from serving import FLOWER, IRIS, TARGET_MODEL, Server, iris, script, serve, until
 
 from manymodels import Plugins, __version__
 from manymodels.cli import cli
-from manymodels.settings import Settings, variables
+from manymodels.cli.parts import open_store
+from manymodels.cli.serve import _example
+from manymodels.errors import SettingsError
+from manymodels.settings import Settings, load, variables
+from manymodels.store import DiskCache
 
 MANYMODELS = Path(sys.executable).with_name("manymodels")
 COMMANDS = [
@@ -166,6 +171,25 @@ def test_serve_says_what_where_and_how_to_ask(tmp_path: Path, model: Path) -> No
         "stopped",
     ]
     assert list(temp.iterdir()) == []  # the cache is gone
+
+
+def test_the_example_is_of_an_artifact_that_can_be_served(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "a.tar.gz").write_bytes(b"no archive")
+    (tmp_path / "b.tar.gz").write_bytes(packed({"readme.txt": b"no model"}))
+    shutil.copytree(model, tmp_path / "c")
+    settings, plugins = load(), Plugins.installed()
+    store = open_store(tmp_path, DiskCache(tmp_path / ".cache"), settings, plugins)
+    assert "Target-Model: c'" in _example(store, ["a.tar.gz", "b.tar.gz", "c"], plugins, settings.model_settings())
+    assert _example(store, ["a.tar.gz", "b.tar.gz"], plugins, settings.model_settings()) == ""
+
+
+def test_a_cache_among_the_models_is_refused(tmp_path: Path) -> None:
+    cache = DiskCache(tmp_path / "elsewhere")
+    for inside in (tmp_path, tmp_path / "cache"):
+        with pytest.raises(SettingsError, match=f"cache_dir '{inside}' lies in the model store '{tmp_path}'"):
+            open_store(tmp_path, cache, load(cache_dir=str(inside)), Plugins())
+    for outside in (tmp_path / ".cache", tmp_path.parent):
+        open_store(tmp_path, cache, load(cache_dir=str(outside)), Plugins())
 
 
 def test_serve_an_empty_store_with_flags_that_win_over_the_environment(tmp_path: Path) -> None:

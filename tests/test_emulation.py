@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import runpy
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,6 +129,16 @@ def refused(call: Any, code: str = "ValidationException", **members: Any) -> str
 
 
 # -- A deployment --
+
+
+def test_deploy_says_why_an_endpoint_failed(aws: Aws, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**s3.CREDENTIALS, "AWS_ENDPOINT_URL_SAGEMAKER": server.url}.items():
+        monkeypatch.setenv(name, value)
+    main = runpy.run_path(str(Path(__file__).parent.parent / "docker" / "deploy.py"))["main"]
+    up = ["up", "--name", "lost", "--image", IMAGE, "--role", ROLE, "--store", "s3://no-such-bucket/models/"]
+    with pytest.raises(SystemExit, match=r"is not in service: The models of .* there is no bucket 'no-such-bucket'"):
+        main(up)
+    main(["down", "--name", "lost"])
 
 
 def test_a_deployment_script_runs(aws: Aws, bucket: S3, server: Server) -> None:

@@ -83,3 +83,11 @@ def test_configure_sends_everything_to_standard_error(form: str, capsys: pytest.
         assert json.loads(output.err)["model"] == "m"
     else:
         assert output.err.endswith("warning seen model=m\n")
+
+
+@pytest.mark.usefixtures("_root")
+def test_where_credentials_were_found_is_not_said(capsys: pytest.CaptureFixture[str]) -> None:
+    for level, said in (("info", 0), ("debug", 1)):
+        configure(level, "text")
+        logging.getLogger("aiobotocore.credentials").info("Found credentials in environment variables.")
+        assert capsys.readouterr().err.count("Found credentials") == said

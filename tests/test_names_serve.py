@@ -113,6 +113,11 @@ def test_an_error_says_what_was_asked(named: Named) -> None:
     assert named.server.invoke("churn@prod", b"{").headers[RESOLVED] == "churn/3.joblib"
 
 
+def test_the_log_says_what_is_named_and_not_there(named: Named) -> None:
+    until(lambda: "'absent@prod': there is no artifact 'absent/1.joblib'" in named.server.log(), "it is looked up")
+    assert named.fault() == ""
+
+
 def test_a_client_stays_on_its_side(named: Named) -> None:
     sides = {}
     for user in map(str, range(20)):

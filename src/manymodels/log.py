@@ -72,3 +72,6 @@ def configure(level: str, form: str) -> None:
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(level.upper())
+    # Which says at `info`, for each client, where it found its credentials.
+    for name in ("botocore", "aiobotocore"):
+        logging.getLogger(name).setLevel(logging.WARNING if level.upper() == "INFO" else logging.NOTSET)

@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import pickletools
+import re
 import zlib
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
@@ -30,6 +31,8 @@ ARRAY = "joblib.numpy_pickle.NumpyArrayWrapper"
 
 #: Callables that stand before the class they rebuild.
 _REBUILDERS = {"copyreg._reconstructor", "copy_reg._reconstructor"}
+#: What the opcode GLOBAL is followed by: the names of a module and of something in it.
+_NAMES = re.compile(r"[\w.<>-]+ [\w.<>-]+")
 #: Opcodes that may stand before or between the strings of a class's name.
 _SKIPPED = {"PROTO", "FRAME", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"}
 
@@ -123,6 +126,8 @@ def _root(head: bytes) -> str | None:
     rebuilding = False
     for opcode, argument, _ in pickletools.genops(head):
         if opcode.name == "GLOBAL" and not strings:
+            if not _NAMES.fullmatch(str(argument)):
+                return None  # a text that begins as this opcode does, such as "channels: ..."
             name = str(argument).replace(" ", ".")
         elif opcode.name == "STACK_GLOBAL" and len(strings) == 2:
             name = ".".join(strings)

@@ -283,10 +283,11 @@ class Plugins:
         files = artifact.files
         found = ", ".join(_show(artifact, name) for name in files[:5]) or "no files"
         more = f" and {len(files) - 5} more" if len(files) > 5 else ""
+        script = ", or add code that loads it: code/inference.py" if self.hook.claim_code.get_hookimpls() else ""
         return (
             f"no plugin claims {artifact.name!r}: it holds {found}{more}, and the installed plugins "
-            f"({', '.join(self.names) or 'none'}) know none of that; install the plugin of its framework, "
-            f'or name one in {MANIFEST}: {{"framework": "..."}}'
+            f"({', '.join(self.names) or 'none'}) know none of that as it lies there; install the plugin of its "
+            f"framework, have one model file at the artifact's top under a name that the plugin knows{script}"
         )
 
 

@@ -57,7 +57,7 @@ def test_a_script_alone_is_served(file: str, program: str, make: Make, plugins: 
 
 
 def test_other_python_files_are_not_claimed(make: Make, plugins: Plugins) -> None:
-    with pytest.raises(NoPlugin, match="no plugin claims"):
+    with pytest.raises(NoPlugin, match=r"no plugin claims .* or add code that loads it: code/inference\.py$"):
         plugins.bind(make({"code/train.py": ECHO, "lib/inference.py": ECHO}), ModelSettings())
 
 

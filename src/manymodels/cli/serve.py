@@ -16,6 +16,8 @@ from typing import Any
 import click
 
 from .. import log
+from ..artifact import Artifact
+from ..context import ModelSettings
 from ..endpoint import Container, Endpoint, Role, Routes, SingleModel
 from ..errors import ManyModelsError, NotListed, SettingsError, StoreUnavailable
 from ..http.serve import run
@@ -35,6 +37,8 @@ logger = logging.getLogger(__name__)
 COUNTED = 1000
 #: The artifact of the sample store that the first message asks for.
 FAVOURITE = "iris.tar.gz"
+#: Artifacts that are tried for an example.
+TRIED = 5
 #: Bytes of the largest artifact that is opened for a sample request, and of the longest one shown.
 SMALL = 1 << 20
 SHORT = 300
@@ -96,7 +100,7 @@ def serve(store: str | Path | None, **flags: Any) -> None:
                     logger.error("%s; until it can be, only what the disk cache has is served", error)
                     count = "what the disk cache has of the artifacts"
                 what = f"{count} in {store or settings.endpoints}"
-                example = _example(opened, artifacts)
+                example = _example(opened, artifacts, plugins, settings.model_settings())
 
         def ready(port: int) -> None:
             address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -138,22 +142,25 @@ def _count(artifacts: list[str]) -> str:
     return f"{number} artifact{'' if len(artifacts) == 1 else 's'}"
 
 
-def _example(store: Store, artifacts: list[str]) -> str:
+def _example(store: Store, artifacts: list[str], plugins: Plugins, settings: ModelSettings) -> str:
     """Return what curl is to be told to ask one of the artifacts, with its sample request if that is short."""
-    if not artifacts:
-        return ""
-    name = FAVOURITE if FAVOURITE in artifacts else artifacts[0]
-    body, content_type = "[[...]]", "application/json"
-    try:
-        found = store.find(name)
-        if found.size <= SMALL:
-            folder = store.open(found)
-            sample = find_sample(folder)
-            if sample is not None and sample.stat().st_size <= SHORT:
-                body = sample.read_text().strip()
-                content_type = guess_content_type(b"", sample.name)
-            store.cache.release(folder)
-    except (ManyModelsError, OSError, UnicodeDecodeError) as error:
-        logger.debug("no sample request: %s", error, extra={"model": name})
-    headers = (f"X-Amzn-SageMaker-Target-Model: {name}", f"Content-Type: {content_type}")
-    return " ".join([*(f"-H {shlex.quote(header)}" for header in headers), f"-d {shlex.quote(body)}"])
+    for name in sorted(artifacts, key=lambda name: name != FAVOURITE)[:TRIED]:
+        body, content_type = "[[...]]", "application/json"
+        try:
+            found = store.find(name)
+            if found.size <= SMALL:
+                folder = store.open(found)
+                try:
+                    plugins.bind(Artifact(folder, name), settings)
+                    sample = find_sample(folder)
+                    if sample is not None and sample.stat().st_size <= SHORT:
+                        body = sample.read_text().strip()
+                        content_type = guess_content_type(b"", sample.name)
+                finally:
+                    store.cache.release(folder)
+        except (ManyModelsError, OSError, UnicodeDecodeError) as error:
+            logger.debug("no example: %s", error, extra={"model": name})
+            continue
+        headers = (f"X-Amzn-SageMaker-Target-Model: {name}", f"Content-Type: {content_type}")
+        return " ".join([*(f"-H {shlex.quote(header)}" for header in headers), f"-d {shlex.quote(body)}"])
+    return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -69,16 +70,20 @@ class Names:
         self._find = find
         self._counts = metrics.shadows
         self._shadows = Shadows(ask)
+        self._looking_up: asyncio.Task[None] | None = None
         self._file = Watched(path, "names", self._changed, self._adopt)
         self._rules = rules.read(path)
         self._adopt(self._rules)
 
     def start(self) -> None:
         """Begin to look whether the file changes."""
+        self._looking_up = asyncio.create_task(asyncio.to_thread(self._look_up))
         self._file.start()
 
     def stop(self) -> None:
         """End it, and whatever shadows are asked."""
+        if self._looking_up is not None:
+            self._looking_up.cancel()
         self._file.stop()
         self._shadows.stop()
 
@@ -134,6 +139,14 @@ class Names:
         return NameDescription(name=rule.name, serve=rule.serve, sticky=rule.sticky, shadow=described)
 
     # -- The file --
+
+    def _look_up(self) -> None:
+        """Say which of the artifacts that are named at the start are not there; they may still come."""
+        for name, artifact in [(rule.name, artifact) for rule in self._rules for artifact in rule.artifacts]:
+            try:
+                self._find(artifact)
+            except ManyModelsError as error:
+                logger.warning("names %r: %r: %s", str(self._path), name, error)
 
     def _changed(self) -> rules.Rules:
         """Return what the file says now.

@@ -99,6 +99,10 @@ def read_private_key(path: Path, passphrase: bytes | None = None) -> Ed25519Priv
 
     try:
         content = path.read_bytes()
+        if b"PRIVATE KEY-----" not in content:
+            raise SettingsError(
+                f"{str(path)!r} is no private key; sign with KEY, which ssh-keygen -t ed25519 -f KEY makes"
+            )
         is_ssh = b"BEGIN OPENSSH PRIVATE KEY" in content
         read = serialization.load_ssh_private_key if is_ssh else serialization.load_pem_private_key
         key = read(content, passphrase)
@@ -108,6 +112,8 @@ def read_private_key(path: Path, passphrase: bytes | None = None) -> Ed25519Priv
         if passphrase is None:
             raise Locked from error
         raise SettingsError(f"the key {str(path)!r} cannot be read: {error}") from error
+    except SettingsError:
+        raise
     except Exception as error:  # as in `read_keys`
         raise SettingsError(f"the key {str(path)!r} cannot be read: {error}") from error
     if not isinstance(key, Ed25519PrivateKey):
