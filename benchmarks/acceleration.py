@@ -30,11 +30,13 @@ from sklearn.ensemble import (
     IsolationForest,
     RandomForestClassifier,
 )
+from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, SGDClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, PolynomialFeatures, StandardScaler
+from sklearn.svm import LinearSVC
 
 from manymodels import Artifact, Context, LeftToOriginal, ModelSettings
 
@@ -49,6 +51,8 @@ _frame = pd.DataFrame(_table, columns=[f"n{number}" for number in range(10)]).as
     color=_random.choice(["red", "green", "blue", "white"], 2000), size=_random.choice(["S", "M", "L"], 2000)
 )
 _texts = ["color", "size"]
+_words = np.array(["".join(_random.choice(list("aeioulmnrst"), length)) for length in _random.integers(3, 9, 5000)])
+_documents = np.array([" ".join(_words[_random.zipf(1.3, 60) % 5000]) for _ in range(2000)], object)
 
 
 def _mixed(encoder: Any, last: Any) -> Any:
@@ -81,6 +85,11 @@ MODELS: dict[str, Callable[[], Any]] = {
     "columns (scaled, one-hot), logistic": lambda: _mixed(_one_hot(), LogisticRegression()),
     "columns (scaled, ordinal), random forest": lambda: _mixed(_codes(), RandomForestClassifier(random_state=0)),
     "columns (scaled, ordinal), gradient boosting": lambda: _mixed(_codes(), GradientBoostingClassifier()),
+    "tf-idf, logistic": lambda: make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(_documents, _labels),
+    "tf-idf of letters, linear SVC": lambda: make_pipeline(
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4)), LinearSVC()
+    ).fit(_documents, _labels),
+    "hashes, SGD": lambda: make_pipeline(HashingVectorizer(), SGDClassifier()).fit(_documents, _labels),
 }
 
 
@@ -106,6 +115,7 @@ def row(name: str, estimator: Any) -> str:
         context = Context("m", folder, settings=ModelSettings(), options={})
         model = plugin.load(Artifact(Path(folder)), context)
         source = _frame.to_numpy(dtype=object) if getattr(model, "needs_frame", False) else _table
+        source = _documents if getattr(model, "takes_documents", False) else source
         if isinstance(estimator, xgboost.XGBModel):
             source = source.astype(np.float32)
     before, start = handed_out(), time.perf_counter()

@@ -24,20 +24,24 @@ _JOINED = 64
 
 def accelerate(model: SklearnModel) -> Accelerated | None:
     """Return the lean form of the model's estimator, None if it has none."""
-    if model.width is None or model.takes_documents:
+    texts = model.takes_documents
+    if model.width is None and not texts:
         return None
+    width = 1 if model.width is None else model.width
     try:
-        lean = predictor_of(model.estimator, Source(model.width, model.needs_frame))
+        source = Source(width, form="texts") if texts else Source(width, model.needs_frame)
+        lean = predictor_of(model.estimator, source)
     except NotLean as error:
         logger.debug("not accelerated: %s", error)
         return None
-    width = model.width
     # The original has probabilities which this form has not.
     lacking = lean.predict_proba is None and hasattr(model.estimator, "predict_proba")
 
     def predict(data: Any) -> Any:
         detailed = isinstance(data, Detailed)
         table = data.table if detailed else data
+        if texts and type(table) is np.ndarray:
+            table = table[:, np.newaxis]
         if type(table) is not np.ndarray or table.ndim != 2 or table.shape[1] != width or (detailed and lacking):
             raise LeftToOriginal("no table of the model's width")
         prepared = lean.prepare(table)
@@ -50,6 +54,9 @@ def accelerate(model: SklearnModel) -> Accelerated | None:
         answer["model_metadata"] = model.metadata
         return answer
 
+    if texts:
+        documents = np.array(lean.values[0], object)
+        return Accelerated(lean.name, predict, [documents[:1], Detailed(documents), documents[:_JOINED]])
     tables = rows(lean.values, lean.prepare)
     if tables is None:
         logger.debug("not accelerated: no rows to compare by")

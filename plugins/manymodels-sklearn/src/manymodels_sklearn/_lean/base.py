@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from .cells import Array, as_in_frame
+from .cells import Array, as_in_frame, finite
 
 #: For each column, values worth trying: thresholds and their neighbours, range ends, categories.
 Values = list[list[Any]]
+
+#: What an estimator is given: a table of numbers or objects; a column of texts, which it takes as one-dimensional
+#: data; or `SparseRows`.
+Form = Literal["table", "texts", "sparse"]
+ANY: tuple[Form, ...] = ("table", "texts", "sparse")
 
 Lean = TypeVar("Lean")
 
@@ -26,6 +31,7 @@ class Source:
     width: int
     #: Whether they are columns of a request's DataFrame.
     frame: bool = False
+    form: Form = "table"
 
 
 @dataclass(frozen=True)
@@ -54,8 +60,16 @@ class Transform:
     apply: Callable[[Array], Array]
     #: Number of columns that it returns.
     width: int
-    #: From values worth trying in its outputs to those worth trying in its inputs.
+    #: From values worth trying in its outputs to those worth trying in its inputs; of sparse ones, whose columns are
+    #: far too many, none are.
     values: Callable[[Values], Values]
+    #: Whether it returns `SparseRows`.
+    sparse: bool = False
+
+    @property
+    def made(self) -> Source:
+        """What the estimator behind it is given."""
+        return Source(self.width, form="sparse" if self.sparse else "table")
 
 
 Compile = Callable[[Any, Source], Lean]
@@ -63,18 +77,18 @@ Compile = Callable[[Any, Source], Lean]
 #: Transformers that hand a DataFrame on, so that it is what each of their own transformers sees.
 _COMPOSITIONS = frozenset({"ColumnTransformer", "FeatureUnion", "Pipeline"})
 
-_PREDICTORS: dict[str, Compile[Predictor]] = {}
-_TRANSFORMERS: dict[str, Compile[Transform]] = {}
+_PREDICTORS: dict[tuple[str, Form], Compile[Predictor]] = {}
+_TRANSFORMERS: dict[tuple[str, Form], Compile[Transform]] = {}
 
 
-def predictor(*names: str) -> Callable[[Compile[Predictor]], Compile[Predictor]]:
-    """Register the lean form of scikit-learn's predictors of these class names."""
-    return lambda compile_: _registered(_PREDICTORS, names, compile_)
+def predictor(*names: str, forms: Sequence[Form] = ("table",)) -> Callable[[Compile[Predictor]], Compile[Predictor]]:
+    """Register the lean form of scikit-learn's predictors of these class names, given data of these forms."""
+    return lambda compile_: _registered(_PREDICTORS, names, forms, compile_)
 
 
-def transformer(*names: str) -> Callable[[Compile[Transform]], Compile[Transform]]:
-    """Register the lean form of scikit-learn's transformers of these class names."""
-    return lambda compile_: _registered(_TRANSFORMERS, names, compile_)
+def transformer(*names: str, forms: Sequence[Form] = ("table",)) -> Callable[[Compile[Transform]], Compile[Transform]]:
+    """Register the lean form of scikit-learn's transformers of these class names, given data of these forms."""
+    return lambda compile_: _registered(_TRANSFORMERS, names, forms, compile_)
 
 
 def predictor_of(estimator: Any, source: Source) -> Predictor:
@@ -91,7 +105,10 @@ def transform_of(estimator: Any, source: Source) -> Transform:
     :raises NotLean: if it has none.
     """
     if estimator is None or isinstance(estimator, str):
-        return _in_frame(Transform(lambda table: table, source.width, lambda wanted: wanted), source)
+        if source.form == "texts":
+            raise NotLean("texts are handed on as they are")
+        through = Transform(lambda table: table, source.width, lambda wanted: wanted, source.form == "sparse")
+        return _in_frame(through, source)
     if getattr(estimator, "_sklearn_output_config", {}).get("transform", "default") not in (None, "default"):
         raise NotLean(f"{type(estimator).__name__} is set to return DataFrames")
     transform = _compiled(_TRANSFORMERS, estimator, source)
@@ -104,22 +121,32 @@ def _in_frame(transform: Transform, source: Source) -> Transform:
     return replace(transform, apply=lambda table: transform.apply(as_in_frame(table)))
 
 
+def checked(source: Source) -> Callable[[Array], Array]:
+    """Return the `Predictor.prepare` of arithmetic that takes numbers; sparse ones are of our own making."""
+    return (lambda table: table) if source.form == "sparse" else finite
+
+
 def merged(columns: Sequence[Sequence[Any]]) -> list[Any]:
     """Return the values of several lists, each once."""
     return list(dict.fromkeys(value for values in columns for value in values))
 
 
-def _registered(registry: dict[str, Compile[Lean]], names: Sequence[str], compile_: Compile[Lean]) -> Compile[Lean]:
-    registry.update(dict.fromkeys(names, compile_))
+def _registered(
+    registry: dict[tuple[str, Form], Compile[Lean]],
+    names: Sequence[str],
+    forms: Sequence[Form],
+    compile_: Compile[Lean],
+) -> Compile[Lean]:
+    registry.update(((name, form), compile_) for name in names for form in forms)
     return compile_
 
 
-def _compiled(registry: dict[str, Compile[Lean]], estimator: Any, source: Source) -> Lean:
+def _compiled(registry: dict[tuple[str, Form], Compile[Lean]], estimator: Any, source: Source) -> Lean:
     kind = type(estimator)
     # A subclass may override anything, so it is not what its base is.
-    compile_ = registry.get(kind.__name__) if kind.__module__.startswith("sklearn.") else None
+    compile_ = registry.get((kind.__name__, source.form)) if kind.__module__.startswith("sklearn.") else None
     if compile_ is None:
-        raise NotLean(f"{kind.__name__} has no lean form")
+        raise NotLean(f"{kind.__name__} has no lean form for a {source.form}")
     try:
         return compile_(estimator, source)
     except AttributeError as error:  # fitted by another version of scikit-learn, or not at all

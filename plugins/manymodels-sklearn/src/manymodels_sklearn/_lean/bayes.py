@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .base import Predictor, Source, predictor
-from .cells import Array, finite
-from .linear import ordinary
+from .base import Predictor, Source, checked, predictor
+from .cells import Array
+from .linear import FORMS, ordinary
 
 
 def _predictor(model: Any, source: Source, joint: Callable[[Array], Array]) -> Predictor:
@@ -33,7 +33,7 @@ def _predictor(model: Any, source: Source, joint: Callable[[Array], Array]) -> P
     def predict(table: Array) -> Any:
         return classes.take(joint(table).argmax(axis=1))
 
-    return Predictor("lean bayes", finite, predict, predict_proba, ordinary(source))
+    return Predictor("lean bayes", checked(source), predict, predict_proba, ordinary(source))
 
 
 @predictor("GaussianNB")
@@ -55,13 +55,13 @@ def _gaussian(model: Any, source: Source) -> Predictor:
     return _predictor(model, source, joint)
 
 
-@predictor("MultinomialNB")
+@predictor("MultinomialNB", forms=FORMS)
 def _multinomial(model: Any, source: Source) -> Predictor:
     weights, prior = model.feature_log_prob_.T, model.class_log_prior_
     return _predictor(model, source, lambda table: table @ weights + prior)
 
 
-@predictor("ComplementNB")
+@predictor("ComplementNB", forms=FORMS)
 def _complement(model: Any, source: Source) -> Predictor:
     weights = model.feature_log_prob_.T
     prior = model.class_log_prior_ if len(model.classes_) == 1 else 0.0

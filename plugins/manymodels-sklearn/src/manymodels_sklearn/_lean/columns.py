@@ -11,6 +11,8 @@ from manymodels import LeftToOriginal
 
 from .base import NotLean, Source, Transform, Values, merged, transform_of, transformer
 from .cells import Array
+from .sparse import SparseRows, as_sparse
+from .sparse import side_by_side as beside
 
 #: Cells of the widest table that is made of blocks which the original joins as sparse ones.
 _MOST_CELLS = 4_000_000
@@ -24,14 +26,15 @@ def _column_transformer(estimator: Any, source: Source) -> Transform:
         positions = list(estimator._transformer_to_input_indices[name])
         if (isinstance(inner, str) and inner == "drop") or not positions:
             continue
-        if np.isscalar(columns):
-            raise NotLean(f"{name!r} takes a column as one-dimensional data")
-        lean_inner = transform_of(inner, Source(len(positions), source.frame))
+        if np.isscalar(columns):  # which hands it on as one-dimensional data
+            lean_inner = transform_of(inner, Source(1, form="texts"))
+        else:
+            lean_inner = transform_of(inner, Source(len(positions), source.frame))
         parts.append(_Part(positions, lean_inner, weights.get(name)))
     return _side_by_side(parts, source, bool(estimator.sparse_output_))
 
 
-@transformer("FeatureUnion")
+@transformer("FeatureUnion", forms=("table", "texts"))
 def _union(union: Any, source: Source) -> Transform:
     weights = union.transformer_weights or {}
     everything = list(range(source.width))
@@ -51,7 +54,7 @@ class _Part:
         self.transform = transform
         self.weight = weight
 
-    def compiled(self, source: Source) -> Callable[[Array], Array]:
+    def compiled(self, source: Source) -> Callable[[Array], Any]:
         """Return what cuts the columns out of a table and transforms them."""
         positions = self.positions
         apply, weight = self.transform.apply, self.weight
@@ -59,10 +62,12 @@ class _Part:
         straight = list(positions) == list(range(positions[0], positions[0] + len(positions)))
         where = slice(positions[0], positions[0] + len(positions)) if straight else np.array(positions)
 
-        def block(table: Array) -> Array:
+        def block(table: Array) -> Any:
             cut = table if whole else table[:, where]
-            made = apply(cut)
-            return made if weight is None else made * weight
+            made: Any = apply(cut)
+            if weight is None:
+                return made
+            return made.having(made.values * weight) if isinstance(made, SparseRows) else made * weight
 
         return block
 
@@ -71,7 +76,9 @@ def _side_by_side(parts: Sequence[_Part], source: Source, sparse: bool) -> Trans
     if not parts:
         raise NotLean("all columns are dropped")
     blocks = [part.compiled(source) for part in parts]
-    width = sum(part.transform.width for part in parts)
+    widths = [part.transform.width for part in parts]
+    width = sum(widths)
+    dense = [0 if part.transform.sparse else part.transform.width for part in parts]
 
     def apply(table: Array) -> Array:
         if len(table) * width > _MOST_CELLS:
@@ -81,14 +88,19 @@ def _side_by_side(parts: Sequence[_Part], source: Source, sparse: bool) -> Trans
             raise LeftToOriginal("text among numbers")
         return made
 
+    def apply_sparse(table: Array) -> Any:
+        return beside([as_sparse(block(table)) for block in blocks], widths)
+
     def values(wanted: Values) -> Values:
         columns: Values = [[] for _ in range(source.width)]
         start = 0
-        for part in parts:
-            found = part.transform.values(wanted[start : start + part.transform.width])
-            start += part.transform.width
+        for part, count in zip(parts, dense, strict=True):
+            found = part.transform.values(wanted[start : start + count])
+            start += count
             for position, more in zip(part.positions, found, strict=True):
                 columns[position] = merged([columns[position], more])
         return columns
 
+    if any(part.transform.sparse for part in parts):
+        return Transform(apply_sparse, width, lambda _: values([[]] * sum(dense)), sparse=True)
     return Transform(apply, width, values)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .base import NotLean, Source, Transform, Values, transformer
+from .base import NotLean, Source, Transform, Values, checked, transformer
 from .cells import Array, finite, floats
 
 #: Where a column is probed that nothing else is known of.
@@ -26,11 +26,15 @@ _PLAIN = (0.0, 1.0, -1.0, 0.5, -2.5, 30.0)
     "SelectPercentile",
     "SequentialFeatureSelector",
     "VarianceThreshold",
+    forms=("table", "sparse"),
 )
 def _selector(selector: Any, source: Source) -> Transform:
     chosen = np.asarray(selector.get_support(indices=True))
     if not len(chosen):
         raise NotLean("no columns are selected")
+    if source.form == "sparse":
+        choose: Any = lambda rows: rows.chosen(chosen)  # noqa: E731 - whose argument is no table
+        return Transform(choose, len(chosen), lambda _: [], sparse=True)
     # Which of the others take NaN depends on the estimator inside.
     nan = type(selector).__name__ == "VarianceThreshold"
 
@@ -66,15 +70,16 @@ def _pca(pca: Any, source: Source) -> Transform:
     return Transform(apply, axes.shape[1], lambda _: own)
 
 
-@transformer("TruncatedSVD")
+@transformer("TruncatedSVD", forms=("table", "sparse"))
 def _svd(svd: Any, source: Source) -> Transform:
     axes = np.asarray(svd.components_, np.float64).T
+    prepare = checked(source)
 
     def apply(table: Array) -> Array:
-        projected: Array = finite(table) @ axes
+        projected: Array = prepare(table) @ axes
         return projected
 
-    return Transform(apply, axes.shape[1], lambda _: [list(_PLAIN)] * source.width)
+    return Transform(apply, axes.shape[1], lambda _: [] if source.form == "sparse" else [list(_PLAIN)] * source.width)
 
 
 @transformer("PolynomialFeatures")

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from .base import NotLean, Predictor, Source, Values, predictor
-from .cells import Array, finite
+from .base import Form, NotLean, Predictor, Source, Values, checked, predictor
+from .cells import Array
 
 _VALUES = (0.0, 1.0, -1.0, 0.5, -2.5, 30.0)
+
+#: All that they do with a table is to multiply it.
+FORMS: tuple[Form, ...] = ("table", "sparse")
 
 #: Takes a table, returns numbers for each of its rows.
 Scores = Callable[[Array], Array]
@@ -19,7 +22,7 @@ Scores = Callable[[Array], Array]
 
 def ordinary(source: Source) -> Values:
     """Return probe values for arithmetic that has no thresholds."""
-    return [list(_VALUES) for _ in range(source.width)]
+    return [] if source.form == "sparse" else [list(_VALUES) for _ in range(source.width)]
 
 
 def _scores(model: Any) -> Scores:
@@ -56,15 +59,16 @@ def _scores(model: Any) -> Scores:
     "RidgeCV",
     "SGDRegressor",
     "TheilSenRegressor",
+    forms=FORMS,
 )
 def _regressor(model: Any, source: Source) -> Predictor:
-    return Predictor("lean linear", finite, _scores(model), None, ordinary(source))
+    return Predictor("lean linear", checked(source), _scores(model), None, ordinary(source))
 
 
-@predictor("GammaRegressor", "PoissonRegressor", "TweedieRegressor")
+@predictor("GammaRegressor", "PoissonRegressor", "TweedieRegressor", forms=FORMS)
 def _generalized(model: Any, source: Source) -> Predictor:
     raw, inverse = _scores(model), model._base_loss.link.inverse
-    return Predictor("lean linear", finite, lambda table: inverse(raw(table)), None, ordinary(source))
+    return Predictor("lean linear", checked(source), lambda table: inverse(raw(table)), None, ordinary(source))
 
 
 # -- Classifiers --
@@ -90,7 +94,7 @@ def _classifier(model: Any, source: Source, probabilities: Callable[[Array], Arr
         return classes.take((scores > 0).astype(np.intp) if scores.ndim == 1 else scores.argmax(axis=1))
 
     predict_proba = None if probabilities is None else lambda table: probabilities(decision(table))
-    return Predictor("lean linear", finite, predict, predict_proba, ordinary(source))
+    return Predictor("lean linear", checked(source), predict, predict_proba, ordinary(source))
 
 
 def _sigmoid(scores: Array) -> Array:
@@ -126,7 +130,7 @@ def _clipped(scores: Array) -> Array:
     return np.stack([1.0 - shares, shares], axis=1) if scores.ndim == 1 else _normalized(shares)
 
 
-@predictor("LogisticRegression", "LogisticRegressionCV")
+@predictor("LogisticRegression", "LogisticRegressionCV", forms=FORMS)
 def _logistic(model: Any, source: Source) -> Predictor:
     # Until scikit-learn 1.8 these chose another formula of the probabilities.
     if getattr(model, "multi_class", "auto") not in ("auto", "deprecated", "warn"):
@@ -141,18 +145,18 @@ def _discriminant(model: Any, source: Source) -> Predictor:
     return _classifier(model, source, _softmax)
 
 
-@predictor("SGDClassifier")
+@predictor("SGDClassifier", forms=FORMS)
 def _descent(model: Any, source: Source) -> Predictor:
     formulas = {"log_loss": _one_against_all, "modified_huber": _clipped}
     return _classifier(model, source, formulas.get(model.loss))
 
 
-@predictor("LinearSVC", "PassiveAggressiveClassifier", "Perceptron")
+@predictor("LinearSVC", "PassiveAggressiveClassifier", "Perceptron", forms=FORMS)
 def _without_probabilities(model: Any, source: Source) -> Predictor:
     return _classifier(model, source, None)
 
 
-@predictor("RidgeClassifier", "RidgeClassifierCV")
+@predictor("RidgeClassifier", "RidgeClassifierCV", forms=FORMS)
 def _ridge(model: Any, source: Source) -> Predictor:
     if model._label_binarizer.y_type_.startswith("multilabel"):
         raise NotLean("several labels at once")

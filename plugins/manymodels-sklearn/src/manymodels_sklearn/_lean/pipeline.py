@@ -7,19 +7,19 @@ from typing import Any
 
 from manymodels import LeftToOriginal
 
-from .base import NotLean, Predictor, Source, Transform, Values, predictor, predictor_of, transform_of, transformer
+from .base import ANY, NotLean, Predictor, Source, Transform, Values, predictor, predictor_of, transform_of, transformer
 from .cells import Array
 
 
-@transformer("Pipeline")
+@transformer("Pipeline", forms=ANY)
 def _transformers(pipeline: Any, source: Source) -> Transform:
     return _chain([step for _, step in pipeline.steps], source)
 
 
-@predictor("Pipeline")
+@predictor("Pipeline", forms=ANY)
 def _pipeline(pipeline: Any, source: Source) -> Predictor:
     first = _chain([step for _, step in pipeline.steps[:-1]], source)
-    last = predictor_of(pipeline.steps[-1][1], Source(first.width))
+    last = predictor_of(pipeline.steps[-1][1], first.made)
     transform, prepare = first.apply, last.prepare
 
     def prepared(table: Array) -> Array:
@@ -36,7 +36,7 @@ def _chain(steps: Sequence[Any], source: Source) -> Transform:
         if step is None or isinstance(step, str):
             continue
         transforms.append(transform_of(step, source))
-        source = Source(transforms[-1].width)
+        source = transforms[-1].made
     functions = [transform.apply for transform in transforms]
 
     def apply(table: Array) -> Array:
@@ -49,10 +49,10 @@ def _chain(steps: Sequence[Any], source: Source) -> Transform:
             wanted = transform.values(wanted)
         return wanted
 
-    return Transform(apply, source.width, values)
+    return Transform(apply, source.width, values, source.form == "sparse")
 
 
-@predictor("GridSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV", "RandomizedSearchCV")
+@predictor("GridSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV", "RandomizedSearchCV", forms=ANY)
 def _search(search: Any, source: Source) -> Predictor:
     return predictor_of(search.best_estimator_, source)
 

@@ -20,7 +20,7 @@ def _checked(predictors: list[Predictor]) -> Any:
     return lambda table: [inner.prepare(table) for inner in predictors]
 
 
-@predictor("VotingRegressor")
+@predictor("VotingRegressor", forms=("table", "texts"))
 def _voting_regressor(vote: Any, source: Source) -> Predictor:
     inner = [predictor_of(model, source) for model in vote.estimators_]
     weights = vote._weights_not_none
@@ -33,7 +33,7 @@ def _voting_regressor(vote: Any, source: Source) -> Predictor:
     return Predictor("lean vote", _checked(inner), predict, None, _all_values(inner, source))
 
 
-@predictor("VotingClassifier")
+@predictor("VotingClassifier", forms=("table", "texts"))
 def _voting_classifier(vote: Any, source: Source) -> Predictor:
     inner = [predictor_of(model, source) for model in vote.estimators_]
     weights = vote._weights_not_none
@@ -64,7 +64,7 @@ def _voting_classifier(vote: Any, source: Source) -> Predictor:
     )
 
 
-@predictor("StackingClassifier", "StackingRegressor")
+@predictor("StackingClassifier", "StackingRegressor", forms=("table", "texts"))
 def _stacking(stack: Any, source: Source) -> Predictor:
     encoder = getattr(stack, "_label_encoder", None)
     if stack.passthrough or isinstance(encoder, list):
