@@ -157,7 +157,7 @@ def test_a_deployment_script_runs(aws: Aws, bucket: S3, server: Server) -> None:
         ],
         Tags=[{"Key": "team", "Value": "shops"}],
     )
-    assert created["ModelArn"] == "arn:aws:sagemaker:local:000000000000:model/shops"
+    assert created["ModelArn"] == "arn:aws:sagemaker:us-east-1:000000000000:model/shops"
     variant = {
         "VariantName": "AllTraffic",
         "ModelName": "shops",
@@ -315,7 +315,7 @@ def test_a_failed_update_leaves_the_endpoint_as_it_was(aws: Aws) -> None:
 
 
 VARIANT = {"VariantName": "v", "ModelName": "a", **INSTANCES}
-PLACE = "arn:aws:sagemaker:local:000000000000"
+PLACE = "arn:aws:sagemaker:us-east-1:000000000000"
 
 
 @pytest.mark.parametrize(
@@ -442,6 +442,14 @@ def test_bodies_that_boto3_would_not_send(server: Server, body: bytes, code: str
 
 def test_browsers_get_the_page_of_the_server_where_boto3_sends_its_calls(server: Server) -> None:
     assert server.client.get("/").headers["content-type"] == "text/html; charset=utf-8"
+
+
+def test_arns_have_the_region_of_who_asks(server: Server, aws: Aws) -> None:
+    for scope, region in (("k/20260101/eu-west-3/sagemaker/aws4_request", "eu-west-3"), ("k/none", "local")):
+        signed = f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"
+        headers = {"X-Amz-Target": "SageMaker.DescribeModel", "Authorization": signed}
+        reply = server.client.post("/", content=b'{"ModelName": "a"}', headers=headers)
+        assert reply.json()["ModelArn"] == f"arn:aws:sagemaker:{region}:000000000000:model/a"
 
 
 def test_a_body_above_the_limit_of_aws(aws: Aws) -> None:
@@ -582,6 +590,9 @@ def test_pipelines_are_refused() -> None:
         ({"SAGEMAKER_PROGRAM": "predict.py"}, "start it with SAGEMAKER_PROGRAM=predict.py"),
         ({"SAGEMAKER_SUBMIT_DIRECTORY": "s3://b/source.tar.gz"}, "Start the server with SAGEMAKER_SUBMIT_DIRECTORY"),
         ({"SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": "text/csv"}, "start it with"),
+        ({"MANYMODELS_ACCELERATE": "off"}, "runs with MANYMODELS_ACCELERATE=on"),
+        ({"MANYMODELS_ACCELERATE": "maybe"}, "MANYMODELS_ACCELERATE=maybe is no value"),
+        ({"MANYMODELS_POLICY": "/opt/policy.json"}, "MANYMODELS_POLICY=/opt/policy.json is no value"),
     ],
 )
 def test_an_environment_that_would_change_answers_is_refused(environment: dict[str, str], said: str) -> None:
@@ -592,6 +603,16 @@ def test_an_environment_that_would_change_answers_is_refused(environment: dict[s
 def test_an_environment_that_the_server_has_is_taken() -> None:
     same = {"SAGEMAKER_PROGRAM": "inference", "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code"}
     check_environment("m", {**same, "SAGEMAKER_REGION": "us-east-1"}, load())
+
+
+def test_an_environment_that_answers_do_not_depend_on_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    check_environment(
+        "m", {"MANYMODELS_MAX_BATCH": "7", "MANYMODELS_QUEUE_SIZE": "5", "COLOUR": "blue"}, load(max_batch=7)
+    )
+    assert caplog.messages == [
+        "MANYMODELS_QUEUE_SIZE=5 is a setting of the server, which has 4096",
+        "variables that its models will not see: COLOUR",
+    ]
 
 
 def test_every_operation_is_one_of_the_service() -> None:

@@ -28,7 +28,9 @@ def predict_fn(data, sums, context):
     if session == "NEW_SESSION":
         session = str(uuid.uuid4())
         sums[session] = 0
-        context.set_response_header(0, "X-Amzn-SageMaker-New-Session-Id", session + "; Expires=2100-01-01T00:00:00Z")
+        opened = session + "; Expires=2100-01-01T00:00:00Z" if data.isdigit() else data
+        context.set_response_header(0, "X-Amzn-SageMaker-New-Session-Id", opened)
+        data = "0" if opened == data else data
     if session not in sums:
         raise BadInput(f"there is no session {session}")
     if data == "close":
@@ -87,6 +89,13 @@ def test_a_session_is_opened_used_and_closed(runtime: Any) -> None:
         ask(runtime, "1", first)
     assert caught.value.response["OriginalStatusCode"] == 400
     assert ask(runtime, "1", second)["said"] == b"17"
+
+
+@pytest.mark.parametrize("opened", ["bare", "a_b; Expires=2100-01-01T00:00:00Z", "a; Expires=soon", "a" * 257])
+def test_a_session_has_the_form_of_the_contract(runtime: Any, opened: str) -> None:
+    with pytest.raises(runtime.exceptions.ModelError, match="ID; Expires=YYYY-MM-DDThh:mm:ssZ") as caught:
+        ask(runtime, opened)
+    assert caught.value.response["OriginalStatusCode"] == 500
 
 
 def test_a_session_waits_for_its_worker(server: Server, runtime: Any, gate: Path) -> None:

@@ -13,7 +13,7 @@ from ..errors import ManyModelsError, ModelNotFound
 from ..settings import Settings
 from ..store import Mounts, Store
 from .deployments import DeploymentFailed, Deployments
-from .failure import Failure, NotFound, UnknownOperation, arn
+from .failure import REGION, Failure, NotFound, UnknownOperation, arn
 from .listing import listed
 from .locations import check_environment, container_of, locate, outputs_of
 from .records import Deployed, Deployment, EndpointRecord, Record, Records
@@ -99,16 +99,18 @@ class ControlPlane:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def call(self, operation: str, content: Any) -> Content:
+    async def call(self, operation: str, content: Any, region: str | None = None) -> Content:
         """Carry out an operation.
 
         :param operation: its name, such as ``CreateModel``.
+        :param region: the client's, for ARNs; None: it does not say.
         :raises Failure: if AWS would refuse it, or it is not emulated.
         """
         carry_out = self._operations.get(operation)
         if carry_out is None:
             known = ", ".join(sorted(self._operations))
             raise UnknownOperation(f"The operation {operation[:100]!r} is not emulated; these are: {known}.")
+        REGION.set(region or "local")
         content = self._shapes.checked(operation, content)
         for member in _REFUSED.get(operation, ()):
             if member in content:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import ClassVar
 
 from ..errors import RequestError
 
-#: Where everything is: what AWS has as region and account.
-PLACE = "local:000000000000"
+#: What AWS has as account.
+ACCOUNT = "000000000000"
+#: The region in which who asks believes to be.
+REGION: ContextVar[str] = ContextVar("region", default="local")
 
 
 class Failure(RequestError):
@@ -36,5 +39,5 @@ class NotFound(Failure):
 
 
 def arn(kind: str, name: str) -> str:
-    """Return the ARN of a model, an endpoint-config or an endpoint."""
-    return f"arn:aws:sagemaker:{PLACE}:{kind}/{name.lower()}"
+    """Return the ARN of a model, an endpoint-config or an endpoint, as who asks would have it of AWS."""
+    return f"arn:aws:sagemaker:{REGION.get()}:{ACCOUNT}:{kind}/{name.lower()}"

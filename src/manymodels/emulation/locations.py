@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import sagemaker
+from ..context import ModelSettings
 from ..endpoint import Outputs
-from ..settings import Settings
+from ..errors import ManyModelsError
+from ..settings import Settings, load, variables
 from ..store.names import path_fault
 from .failure import Failure
 
@@ -17,6 +19,12 @@ logger = logging.getLogger(__name__)
 
 #: Addresses of S3 by HTTPS, with the bucket in the path or in the host.
 _HTTPS = re.compile(r"https://(?:(?P<host>[^/]+)\.)?s3[.-](?:[a-z0-9-]+\.)?amazonaws\.com(?:\.cn)?/(?P<path>.*)")
+#: Variables that SageMaker's SDK sets whatever is deployed, and that mean nothing here.
+_USUAL = ("SAGEMAKER_REGION", "SAGEMAKER_CONTAINER_LOG_LEVEL", "SAGEMAKER_MULTI_MODEL")
+#: The settings, by the variables that a container of this server takes them from.
+_SETTINGS = {name: field for field in Settings.model_fields for name in variables(field) if name not in _USUAL}
+#: Those on which answers depend.
+_ANSWERS = ModelSettings.__struct_fields__
 #: Where AWS's containers have the code of an artifact: what the server looks into anyway.
 _OWN_CODE = "/opt/ml/model/code"
 
@@ -112,20 +120,35 @@ def check_environment(name: str, environment: dict[str, str], settings: Settings
     :param name: the model's, for the log.
     :raises Failure: if a variable is another than the server was started with.
     """
-    # Their names in the settings, which are the same for all models of a server.
-    same = {"SAGEMAKER_PROGRAM": settings.program, "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": settings.default_accept}
     unseen = []
     for variable, value in sorted(environment.items()):
-        if variable in same:
-            own = same[variable]
-            if value.removesuffix(".py") != own.removesuffix(".py"):
-                raise Failure(f"This server runs with {variable}={own}; start it with {variable}={value}.")
-        elif variable == "SAGEMAKER_SUBMIT_DIRECTORY":
+        if variable == "SAGEMAKER_SUBMIT_DIRECTORY":
             if value not in (_OWN_CODE, settings.submit_directory):
                 raise Failure(f"Start the server with {variable}, a folder or .tar.gz on its disk, not {value}.")
+        elif variable in _SETTINGS:
+            _check_setting(name, variable, value, settings)
         elif variable in sagemaker.UNSUPPORTED:
             logger.warning("%s is not supported: %s", variable, sagemaker.UNSUPPORTED[variable], extra={"model": name})
-        elif variable not in ("SAGEMAKER_REGION", "SAGEMAKER_CONTAINER_LOG_LEVEL", "SAGEMAKER_MULTI_MODEL"):
+        elif variable not in _USUAL:
             unseen.append(variable)
     if unseen:
         logger.warning("variables that its models will not see: %s", ", ".join(unseen), extra={"model": name})
+
+
+def _check_setting(name: str, variable: str, value: str, settings: Settings) -> None:
+    """Compare a setting, which is the same for all models here, with that of a container."""
+    setting = _SETTINGS[variable]
+    own = getattr(settings, setting)
+    try:
+        wanted = getattr(load(**{setting: value}), setting)
+    except ManyModelsError as error:
+        raise Failure(f"{variable}={value} is no value for this setting of the server: {error}") from error
+    if setting == "program":
+        own, wanted = own.removesuffix(".py"), wanted.removesuffix(".py")
+    if wanted == own:
+        return
+    if setting in _ANSWERS:
+        raise Failure(
+            f"This server runs with {variable}={getattr(settings, setting)}; start it with {variable}={value}."
+        )
+    logger.warning("%s=%s is a setting of the server, which has %s", variable, value, own, extra={"model": name})

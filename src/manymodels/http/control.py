@@ -32,7 +32,7 @@ class Control:
             content = msgspec.json.decode(request.content(self._limit) or b"{}")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise BadJson(f"the body is not JSON: {error}") from error
-        return _reply(200, await self._plane.call(operation, content))
+        return _reply(200, await self._plane.call(operation, content, request.region))
 
 
 def control_error(error: ManyModelsError, _: Request) -> Reply:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import time
 import uuid
 
@@ -17,6 +18,7 @@ from ..server.messages import Failure
 _TARGET_MODEL = TARGET_MODEL.encode()
 _TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
 _SAGEMAKER = b"x-amzn-sagemaker-"
+_SCOPE = re.compile(rb"Credential=[^/,\s]+/\d{8}/([a-z0-9-]{1,32})/")
 
 
 class Request(msgspec.Struct, array_like=True):
@@ -41,8 +43,9 @@ class Request(msgspec.Struct, array_like=True):
     timeout: bytes | None = None
     #: Seconds the model has for it; None: as many as the settings say.
     limit: float | None = None
-    #: What is asked of SageMaker's control plane.
+    #: What is asked of SageMaker's control plane, and the region for which that is signed.
     operation: str | None = None
+    region: str | None = None
     #: How the body was sent, and how the reply may be.
     content_encoding: str | None = None
     accept_encoding: str | None = None
@@ -71,6 +74,9 @@ class Request(msgspec.Struct, array_like=True):
                 self.headers[name.decode("latin-1")] = value.decode("latin-1")
             elif name == b"x-amz-target":
                 self.operation = value.decode("latin-1")
+            elif name == b"authorization" and self.path == "/":
+                scope = _SCOPE.search(value)
+                self.region = None if scope is None else scope[1].decode()
 
     def target_model(self) -> str | None:
         """Return the TargetModel header; None if absent.

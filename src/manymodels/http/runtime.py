@@ -26,6 +26,9 @@ _MOST = {
     sagemaker.SESSION_ID: ("SessionId", 256),
 }
 _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
+#: What a model answers where it opens a session (shape NewSessionResponseHeader).
+_OPENED = sagemaker.NEW_SESSION_ID.lower()
+_SESSION = re.compile(rf"{_NAME.pattern};\sExpires=\d{{4}}-\d{{2}}-\d{{2}}T\d{{2}}:\d{{2}}:\d{{2}}Z")
 #: EnableExplanations that asks for none.
 _NO_EXPLANATIONS = "`false`"
 
@@ -52,6 +55,7 @@ class Runtime:
         result = await collected(result, self._limit)
         if result.status >= 400:
             return self._refused(result, request)
+        _check_session(result)
         if self._most is not None and len(result.body) > self._most:
             raise PredictionFailed(f"the answer has {len(result.body)} bytes, and AWS passes on at most {self._most}")
         return answer(result).add(sagemaker.INVOKED_VARIANT, variant)
@@ -106,6 +110,19 @@ def check(request: Request) -> None:
         )
     if headers.get(sagemaker.ENABLE_EXPLANATIONS, _NO_EXPLANATIONS) != _NO_EXPLANATIONS:
         raise BadMember("the endpoint explains no predictions: leave out EnableExplanations, or send `false`")
+
+
+def _check_session(result: Answer) -> None:
+    """Refuse a session that its client could not ask for by the id that it is given.
+
+    :raises PredictionFailed: if the model opens one in another form than SageMaker's.
+    """
+    for name, value in result.headers.items():
+        if name.lower() == _OPENED and (len(value) > _MOST[sagemaker.SESSION_ID][1] or not _SESSION.fullmatch(value)):
+            raise PredictionFailed(
+                f"the model opens a session by {name}: {value[:300]!r}; it has to be "
+                f"'ID; Expires=YYYY-MM-DDThh:mm:ssZ', an id of letters, digits, and hyphens between them"
+            )
 
 
 def model_of(request: Request) -> str | None:
