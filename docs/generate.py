@@ -13,7 +13,8 @@ from pydantic import ByteSize
 from pydantic.fields import FieldInfo
 
 from manymodels import errors, hookspecs
-from manymodels.cli import cli
+from manymodels.cli import COMMANDS, cli
+from manymodels.cli import command as command_of
 from manymodels.cli.options import display
 from manymodels.errors import BY_NAME
 from manymodels.metrics.exposition import DEFINITIONS
@@ -314,7 +315,8 @@ def _cli() -> Iterator[str]:
 own. Errors are one line on standard error; the exit code is 2 for what was asked wrongly, otherwise 1.
 """
     yield _help(cli, "manymodels")
-    for name, command in sorted(cli.commands.items()):
+    for name in COMMANDS:
+        command = command_of(name)
         yield f"\n## {name}\n\n{_help(command, f'manymodels {name}')}"
         for part, below in sorted(command.commands.items()) if isinstance(command, click.Group) else ():
             yield f"\n### {name} {part}\n\n{_help(below, f'manymodels {name} {part}')}"

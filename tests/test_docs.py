@@ -13,7 +13,7 @@ from pluggy import HookCaller
 
 import manymodels
 from manymodels import Plugins, errors
-from manymodels.cli import cli
+from manymodels.cli import COMMANDS, command
 from manymodels.metrics.exposition import DEFINITIONS, Definition
 from manymodels.settings import Settings, variables
 
@@ -81,11 +81,11 @@ def test_metric_is_documented_and_tested(metric: Definition) -> None:
     assert re.search(rf'"{metric.name.removeprefix("manymodels_")}(_count|_sum|_bucket)?"', tests)
 
 
-@pytest.mark.parametrize("name", cli.commands)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_command_is_documented(name: str) -> None:
     section = page("cli.md").partition(f"\n## {name}\n")[2].partition("\n## ")[0]
     assert f"Usage: manymodels {name}" in section
-    for parameter in cli.commands[name].params:
+    for parameter in command(name).params:
         for option in parameter.opts:
             assert (option if option.startswith("-") else option.upper()) in section
 

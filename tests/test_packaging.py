@@ -141,11 +141,26 @@ def test_core_requires_no_framework() -> None:
 
 
 def test_core_imports_no_framework() -> None:
-    code = "import sys, manymodels.cli; print(*sys.modules)"
+    code = "import sys; from manymodels.cli import *; [command(name) for name in COMMANDS]; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     imported = {name.partition(".")[0] for name in done.stdout.split()}
     assert "manymodels" in imported
     assert imported.isdisjoint(FRAMEWORKS)
+
+
+def test_commands_import_what_they_need() -> None:
+    """Who starts a server, or asks one, does not wait for the imports of what is not asked for."""
+    code = "import sys; from manymodels.cli import command; command(sys.argv[1]); print(*sys.modules)"
+
+    def imported(name: str) -> set[str]:
+        done = subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True, check=True)
+        return set(done.stdout.split())
+
+    others = {"fsspec", "botocore", "cryptography"}
+    parts = {f"manymodels.{part}" for part in ("emulation", "store.exchange", "testing", "training")}
+    assert imported("serve").isdisjoint(others | parts | {"httpx", "rich"})
+    parts |= {f"manymodels.{part}" for part in ("endpoint", "http", "server", "settings", "store")}
+    assert imported("models").isdisjoint(others | parts | {"pydantic", "uvloop"})
 
 
 def test_front_imports_no_framework_with_the_plugins() -> None:

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 
 import click
 
 from .. import __version__
 from ..errors import ManyModelsError, PluginError, SettingsError
-from ..plugins import Plugins
-from ..settings import load
-from .client import evictions, invoke, models
-from .environments import environments
-from .local import check, package
-from .names import names
-from .new_plugin import new_plugin
-from .replay import replay
-from .scan import scan_command
-from .serve import serve
-from .show import plugins, settings
-from .train import train
-from .verify import verify_plugin
 
-__all__ = ["cli", "main"]
+__all__ = ["COMMANDS", "cli", "command", "main"]
+
+#: The platform's commands: the module of each, which is imported once it is asked for, and the name in that.
+COMMANDS = {
+    "check": ("local", "check"),
+    "environments": ("environments", "environments"),
+    "evictions": ("client", "evictions"),
+    "invoke": ("client", "invoke"),
+    "models": ("client", "models"),
+    "names": ("names", "names"),
+    "new-plugin": ("new_plugin", "new_plugin"),
+    "package": ("local", "package"),
+    "plugins": ("show", "plugins"),
+    "replay": ("replay", "replay"),
+    "scan": ("scan", "scan_command"),
+    "serve": ("serve", "serve"),
+    "settings": ("show", "settings"),
+    "train": ("train", "train"),
+    "verify-plugin": ("verify", "verify_plugin"),
+}
+
+
+def command(name: str) -> click.Command:
+    """Return a command of the platform."""
+    module, attribute = COMMANDS[name]
+    found: click.Command = getattr(importlib.import_module(f".{module}", __name__), attribute)
+    return found
 
 
 class _Group(click.Group):
@@ -31,9 +45,10 @@ class _Group(click.Group):
     _asked = False
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command."""
-        if cmd_name not in self.commands:
-            self._ask_plugins()
+        """Return a command; a plugin cannot replace the platform's."""
+        if cmd_name in COMMANDS:
+            return command(cmd_name)
+        self._ask_plugins()
         return super().get_command(ctx, cmd_name)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -42,20 +57,20 @@ class _Group(click.Group):
             self._ask_plugins()
         except ManyModelsError as error:
             click.echo(f"Warning: commands of plugins are missing: {error}\n", err=True)
-        return super().list_commands(ctx)
+        return sorted({*COMMANDS, *super().list_commands(ctx)})
 
     def _ask_plugins(self) -> None:
         if self._asked:
             return
         self._asked = True
-        own = dict(self.commands)
+        from ..plugins import Plugins
+        from ..settings import load
+
         installed = Plugins.installed(load().block_plugins)
         try:
             installed.hook.register_commands(cli=self)
         except Exception as error:
             raise PluginError(f"a plugin's register_commands failed ({type(error).__name__}: {error})") from error
-        finally:
-            self.commands.update(own)
 
 
 @click.group(
@@ -71,13 +86,6 @@ Settings are flags of serve, or environment variables: see 'manymodels settings'
 @click.version_option(__version__, prog_name="manymodels")
 def cli() -> None:
     """Serve thousands of small models, each named by TargetModel and loaded on demand."""
-
-
-for _command in (
-    *(check, environments, evictions, invoke, models, names, package, plugins, replay, scan_command, serve, settings),
-    *(new_plugin, train, verify_plugin),
-):
-    cli.add_command(_command)
 
 
 def main() -> None:

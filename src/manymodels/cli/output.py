@@ -8,9 +8,6 @@ from typing import Any
 
 import click
 import orjson
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 #: Columns of a table that goes to a file or a pipe, where no line has to be broken.
 PIPE_WIDTH = 240
@@ -21,6 +18,8 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSO
 def print_json(content: Any) -> None:
     """Print JSON, in colour on a terminal."""
     if sys.stdout.isatty():
+        from rich.console import Console  # imported where it is used: programs ask for JSON, and serve prints none
+
         Console().print_json(data=content, ensure_ascii=False)
     else:
         click.echo(orjson.dumps(content, option=orjson.OPT_INDENT_2))
@@ -28,6 +27,10 @@ def print_json(content: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table; cells are taken as plain text."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")

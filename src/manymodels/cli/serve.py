@@ -25,8 +25,6 @@ from ..plugins import Plugins
 from ..sagemaker import MODEL_DIR, MODELS_DIR
 from ..settings import Settings, load, unsupported
 from ..store import DiskCache, Store
-from .emulation import emulate
-from .endpoints import open_endpoints
 from .options import settings_options
 from .parts import Location, create_runner, create_server, open_cache, open_store
 from .samples import find_sample, guess_content_type
@@ -85,6 +83,8 @@ def serve(store: str | Path | None, **flags: Any) -> None:
             cache = open_cache(Path(folder), settings)
             open_ = functools.partial(open_store, cache=cache, settings=settings, plugins=plugins)
             if settings.emulate_sagemaker:
+                from .emulation import emulate  # which few servers need
+
                 role, plane = emulate(store, cache, open_, server, plugins, settings)
                 what = "the endpoints that boto3 makes"
             else:
@@ -127,6 +127,8 @@ def _opened(
         return open_(store), None
     if store is not None:
         raise SettingsError("the endpoints' stores are those of --endpoints; leave STORE out, or name it there")
+    from .endpoints import open_endpoints  # which few servers need
+
     return open_endpoints(endpoints, cache, open_)
 
 

@@ -6,20 +6,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 import msgspec
 
 from .. import sagemaker
-from ..emulation import ControlPlane
 from ..endpoint import Role
 from ..errors import InternalFailure, ManyModelsError, RequestError
 from ..schema import decode
 from ..server import ModelDescription
 from ..settings import Settings
 from .asynchronous import AsyncInvocations
-from .control import Control, control_error
 from .docs import Docs
 from .pages import failed
 from .paging import asked, paged, token_of
@@ -28,6 +26,9 @@ from .request import Request
 from .routing import Route, Router
 from .runtime import Runtime
 from .streaming import reply_to
+
+if TYPE_CHECKING:
+    from ..emulation import ControlPlane
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +119,8 @@ class Application:
         docs = Docs(self._role)
         home = Resource(container_error, GET=docs.home)
         if plane is not None:
+            from .control import Control, control_error  # which few servers need
+
             home = Resource(control_error, GET=docs.home, POST=Control(plane, self._limit).call)
         runtime = Runtime(self._role, self._limit, sagemaker.BODY_LIMIT if self._settings.emulate_sagemaker else None)
         return [

@@ -8,11 +8,11 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 import uvloop
 
 from ..asynchronous import Runner
-from ..emulation import ControlPlane
 from ..endpoint import Role
 from ..errors import SettingsError
 from ..settings import Settings
@@ -22,6 +22,9 @@ from .asynchronous import AsyncInvocations
 from .fronts import Fronts
 from .listener import BACKLOG, Listener
 from .sigv4 import AccessKeys
+
+if TYPE_CHECKING:
+    from ..emulation import ControlPlane
 
 #: Seconds that running requests have after SIGTERM; SageMaker sends SIGKILL after 30.
 GRACE = 20
