@@ -201,7 +201,7 @@ def test_nobody_leaves_while_that_would_not_be_enough(serve: Serve, monkeypatch:
             busy = [asyncio.create_task(ask(endpoint, f"small{number}")) for number in range(5)]
             await until(lambda: shelf.running == 5)
             loading = asyncio.create_task(ask(endpoint, "large"))
-            await until(lambda: "large" in endpoint._flights and endpoint._room._making.locked())
+            await until(lambda: endpoint._flights.get("large") and endpoint._room._making.locked())
             assert len(shelf.held) == 10
             shelf.answering.set()
             await asyncio.gather(loading, *busy)

@@ -29,6 +29,7 @@ from ..settings import Settings
 from ..store import Store
 from .failures import Failures
 from .fetch import Fetcher, Opened, Timings
+from .flights import Flights
 from .journal import Eviction
 from .measured import Measured, counted
 from .names import NameDescription, Names
@@ -66,14 +67,12 @@ class Endpoint(Measured):
         self._residents = Residents(settings.eviction, settings.pin, self._recorder)
         #: Warming up, and unloading what nobody asks for.
         self._chores: list[asyncio.Task[None]] = []
-        self._flights: dict[str, asyncio.Task[Timings]] = {}
         #: Whether a look took too long and none has come to its end since: no other is waited for then.
         self._slow = False
-        #: When each flight began.
-        self._begun: dict[str, float] = {}
         #: Models being unloaded; set once they are.
         self._leaving: dict[str, asyncio.Event] = {}
         self._room = Room(self._residents, functools.partial(self._evict, reason="room"))
+        self._flights = Flights(self._refresh, self._room.changed)
         self._names: Names | None = None
         if settings.names is not None:
             ask = functools.partial(self._answer, shadow=True)
@@ -97,8 +96,9 @@ class Endpoint(Measured):
         """Stop the model server."""
         if self._names is not None:
             self._names.stop()
-        for task in (*self._chores, *self._flights.values()):
+        for task in self._chores:
             task.cancel()
+        self._flights.cancel()
         await self._stop()
         if self._recorder is not None:
             await self._recorder.close()
@@ -161,7 +161,7 @@ class Endpoint(Measured):
         A store that takes long, or cannot be reached, is not waited for: the model is served as it was loaded.
         """
         deadline = min(time.monotonic() + timeout, invocation.deadline)
-        self._flight(resident.name)
+        self._flights.join(resident.name)
         result: Answer | ManyModelsError
         try:
             result = await self._invoke(resident, invocation, timeout)
@@ -183,10 +183,9 @@ class Endpoint(Measured):
     async def _look(self, resident: Resident, result: object, deadline: float) -> None:
         """Wait, but not for long, until the store has said whether this is still its version of the model."""
         if (flight := self._flights.get(resident.name)) is not None:
-            wait = min(self._begun[resident.name] + LOOK, deadline) - time.monotonic()
-            await asyncio.wait([flight], timeout=0 if self._slow else max(wait, 0))
-            if flight.done():
-                self._outcome(flight)
+            wait = min(flight.began + LOOK, deadline) - time.monotonic()
+            if await flight.wait(0 if self._slow else max(wait, 0)):
+                flight.outcome()
             elif self._residents.get(resident.name) is not resident:
                 discard(result)  # with it, the model would not be done that is to leave
                 await self._ready(resident.name, deadline)
@@ -212,35 +211,10 @@ class Endpoint(Measured):
 
     async def _ready(self, target_model: str, deadline: float) -> Timings:
         """Wait until the model is loaded; whoever asks meanwhile waits for the same load."""
-        flight = self._flight(target_model)
-        done, _ = await asyncio.wait([flight], timeout=deadline - time.monotonic())
-        if not done:
+        flight = self._flights.join(target_model)
+        if not await flight.wait(deadline - time.monotonic()):
             raise ModelNotReady(f"{target_model!r} is still being loaded; try again")
-        return self._outcome(flight)
-
-    def _outcome(self, flight: asyncio.Task[Timings]) -> Timings:
-        if flight.cancelled():
-            raise ModelNotReady("the server is stopping")
-        error = flight.exception()
-        if isinstance(error, ManyModelsError):
-            raise error.again()
-        return flight.result()
-
-    def _flight(self, target_model: str) -> asyncio.Task[Timings]:
-        flight = self._flights.get(target_model)
-        if flight is None:
-            flight = asyncio.create_task(self._refresh(target_model))
-            self._flights[target_model] = flight
-            self._begun[target_model] = time.monotonic()
-            flight.add_done_callback(functools.partial(self._landed, target_model))
-        return flight
-
-    def _landed(self, target_model: str, flight: asyncio.Task[Timings]) -> None:
-        self._flights.pop(target_model, None)
-        self._begun.pop(target_model, None)
-        if not flight.cancelled():
-            flight.exception()  # whoever waited may be gone, and asyncio would log it as never retrieved
-        self._room.changed()
+        return flight.outcome()
 
     # -- Loading --
 
@@ -391,8 +365,7 @@ class Endpoint(Measured):
 
     async def stand_back(self, seconds: float) -> None:
         """Wait until no load is under way, or the time is up."""
-        if self._flights:
-            await asyncio.wait(self._flights.values(), timeout=seconds)
+        await self._flights.settle(seconds=seconds)
 
     def names(self, artifact: str | None = None) -> tuple[list[NameDescription], str]:
         """Return the names above artifacts, or above one; and why their file, as it is now, is not in force."""
@@ -410,8 +383,7 @@ class Endpoint(Measured):
 
     async def clear(self, prefix: str) -> None:
         """Unload every model whose name begins so, those too that are being loaded."""
-        if flights := [flight for name, flight in self._flights.items() if name.startswith(prefix)]:
-            await asyncio.wait(flights)
+        await self._flights.settle(prefix)
         for name in [model.name for model in self.models() if model.name.startswith(prefix)]:
             await self._evict(name, "request")
 
@@ -447,7 +419,7 @@ class Endpoint(Measured):
         if name not in self._residents:
             raise ModelNotFound(f"{name!r} is not loaded")
         if (flight := self._flights.get(name)) is not None:  # it may have asked before the artifact was replaced
-            await asyncio.wait([flight])
+            await flight.wait()
         self._failures.forget(name)
         await self._load_patiently(name)
         if (resident := self._residents.get(name)) is not None:
@@ -485,7 +457,7 @@ class Endpoint(Measured):
         if name not in self._residents:
             raise ModelNotFound(f"{name!r} is not loaded")
         if (flight := self._flights.get(name)) is not None:  # which may bring it back, in another version
-            await asyncio.wait([flight])
+            await flight.wait()
         await self._evict(name, "request")
 
     def artifacts(self, after: str = "") -> Iterator[str]:

@@ -51,33 +51,26 @@ class Room:
         :param load: loads the model, or fails with `OutOfMemory` before anything else happens.
         :raises OutOfMemory: if it fits nowhere, or all loaded models are in use for long.
         """
-        tried = False
+        evict = False
         loading = asyncio.create_task(load())
         try:
             while True:
-                try:
-                    return await loading
-                except OutOfMemory as error:
-                    if not error.eviction_helps:
-                        raise
-                    full = error
+                await asyncio.wait([loading])
+                if (full := _without_room(loading)) is None:
+                    return loading.result()
                 # One at a time, so that no two loads count on the same room; each looks again once it is its turn.
                 began = asyncio.get_running_loop().time()
-                tried = tried or not self._making.locked()
+                evict = evict or not self._making.locked()
                 async with self._making:
-                    while True:
-                        if tried and not await self._evict_for(full, began):
+                    while full is not None:
+                        if evict and not await self._evict_for(full, began):
                             raise full
+                        evict = True
                         loading = asyncio.create_task(load())
                         await asyncio.sleep(0)  # what there is no room for has failed by then, as a rule
-                        tried = True
-                        if not loading.done() or not isinstance(again := loading.exception(), OutOfMemory):
-                            self._late_until = 0.0
-                            self._made = asyncio.get_running_loop().time()
-                            break
-                        full = again
-                        if not full.eviction_helps:
-                            raise full
+                        full = _without_room(loading)
+                    self._late_until = 0.0
+                    self._made = asyncio.get_running_loop().time()
         finally:
             loading.cancel()
 
@@ -102,3 +95,11 @@ class Room:
                 if not names:
                     logger.warning("%s, and all loaded models are in use", error)
                     return False
+
+
+def _without_room(loading: asyncio.Task[ModelDescription]) -> OutOfMemory | None:
+    """Return why a load failed, if that is a lack of room which others can make; None also while it goes on."""
+    if not loading.done() or loading.cancelled():
+        return None
+    error = loading.exception()
+    return error if isinstance(error, OutOfMemory) and error.eviction_helps else None
