@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
+from arrays import npy, objects, same, sparse_npz
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -28,32 +29,6 @@ fuzzed = settings(
 
 
 MATRIX = scipy.sparse.csr_matrix(np.array([[0, 1.5, 0], [2, 0, 0]]))
-
-
-def npy(array: Any) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, array)
-    return stream.getvalue()
-
-
-def sparse_npz(matrix: Any) -> bytes:
-    stream = io.BytesIO()
-    scipy.sparse.save_npz(stream, matrix)
-    return stream.getvalue()
-
-
-def same(array: Any, expected: Any) -> None:
-    """Compare values and dtype; NaN equals NaN in object arrays too."""
-    wanted = np.asarray(expected)
-    assert isinstance(array, np.ndarray)
-    assert array.dtype == wanted.dtype
-    assert array.shape == wanted.shape
-    for left, right in zip(array.flat, wanted.flat, strict=True):
-        assert left == right or (left != left and right != right)
-
-
-def objects(rows: Any) -> Any:
-    return np.array(rows, dtype=object)
 
 
 # Content types

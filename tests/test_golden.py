@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import joblib
-import numpy as np
 import pytest
+from arrays import npy
 from serving import BACKENDS, FLOWER, Server, archive, iris, serve
 
 from manymodels import Artifact, Golden, ModelSettings, Plugins, hookimpl
@@ -22,12 +22,6 @@ from manymodels.golden import LIMIT, MOST, GoldenResult, parse, read, write
 from manymodels.invocation import Answer
 from manymodels.model import Model
 from manymodels.plugins import Binding
-
-
-def npy(values: list[float]) -> bytes:
-    file = io.BytesIO()
-    np.save(file, np.array(values))
-    return file.getvalue()
 
 
 def golden(answer: bytes, content_type: str) -> Golden:

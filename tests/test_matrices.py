@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse
+from arrays import npy, objects, same, sparse_npz
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,12 +25,6 @@ from manymodels.errors import (
 )
 
 
-def npy(array: Any) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, array)
-    return stream.getvalue()
-
-
 def npy_header(text: str, payload: bytes = b"", version: bytes = b"\x01\x00") -> bytes:
     header = text.encode() + b"\n"
     return b"\x93NUMPY" + version + struct.pack("<H", len(header)) + header + payload
@@ -39,26 +34,6 @@ def npz(**parts: Any) -> bytes:
     stream = io.BytesIO()
     np.savez_compressed(stream, **parts)
     return stream.getvalue()
-
-
-def sparse_npz(matrix: Any) -> bytes:
-    stream = io.BytesIO()
-    scipy.sparse.save_npz(stream, matrix)
-    return stream.getvalue()
-
-
-def same(array: Any, expected: Any) -> None:
-    """Compare values and dtype; NaN equals NaN in object arrays too."""
-    wanted = np.asarray(expected)
-    assert isinstance(array, np.ndarray)
-    assert array.dtype == wanted.dtype
-    assert array.shape == wanted.shape
-    for left, right in zip(array.flat, wanted.flat, strict=True):
-        assert left == right or (left != left and right != right)
-
-
-def objects(rows: Any) -> Any:
-    return np.array(rows, dtype=object)
 
 
 # npy

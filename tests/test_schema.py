@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 import scipy.sparse
+from arrays import sparse_npz
 
 from manymodels import Artifact, Context, Field, Manifest, ModelSettings, Plugins, Schema, hookimpl
 from manymodels.artifact import MANIFEST
@@ -34,9 +34,7 @@ GOOD = {"city": "Bonn", "day": 3, "open": True, "degrees": 20.5, "note": "fair"}
 
 
 def npz(width: int) -> bytes:
-    file = io.BytesIO()
-    scipy.sparse.save_npz(file, scipy.sparse.csr_matrix(np.ones((1, width))))
-    return file.getvalue()
+    return sparse_npz(scipy.sparse.csr_matrix(np.ones((1, width))))
 
 
 # -- The schema itself --

@@ -9,25 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from arrays import objects, same
 
 from manymodels.codecs import Table, decode, features
 from manymodels.errors import (
     BadInput,
 )
-
-
-def same(array: Any, expected: Any) -> None:
-    """Compare values and dtype; NaN equals NaN in object arrays too."""
-    wanted = np.asarray(expected)
-    assert isinstance(array, np.ndarray)
-    assert array.dtype == wanted.dtype
-    assert array.shape == wanted.shape
-    for left, right in zip(array.flat, wanted.flat, strict=True):
-        assert left == right or (left != left and right != right)
-
-
-def objects(rows: Any) -> Any:
-    return np.array(rows, dtype=object)
 
 
 def table(value: Any, names: tuple[str, ...], rows: Any) -> None:
