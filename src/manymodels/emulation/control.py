@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +29,8 @@ _REFUSED = {
     "CreateModel": ("InferenceExecutionConfig",),
     "CreateEndpointConfig": ("ExplainerConfig", "ShadowProductionVariants"),
 }
+#: What texts call a kind of resource, where that is not its name in an ARN.
+_SAID = {"endpoint-config": "endpoint configuration"}
 #: Longest FailureReason.
 _REASON = 1024
 
@@ -121,14 +123,14 @@ class ControlPlane:
 
     async def _create_model(self, content: Content) -> Content:
         name = content["ModelName"]
-        _check_new(self._records.models, name, "model", "model")
+        _check_new(self._records.models, "model", name)
         container = container_of(content)
         location = locate(container, self._root)
         check_environment(name, container.get("Environment", {}), self._settings)
         if location.artifact is not None:
             url = container.get("ModelDataUrl") or container["ModelDataSource"]["S3DataSource"]["S3Uri"]
             await asyncio.get_running_loop().run_in_executor(None, self._find, location.store, location.artifact, url)
-            _check_new(self._records.models, name, "model", "model")
+            _check_new(self._records.models, "model", name)
         self._records.models[name] = Record(content)
         self._records.save()
         return {"ModelArn": arn("model", name)}
@@ -147,12 +149,12 @@ class ControlPlane:
 
     async def _describe_model(self, content: Content) -> Content:
         name = content["ModelName"]
-        model = _known(self._records.models, name, "model", "model")
+        model = _known(self._records.models, "model", name)
         described = {key: value for key, value in model.request.items() if key != "Tags"}
         return {**described, "ModelArn": arn("model", name), "CreationTime": model.created}
 
     async def _delete_model(self, content: Content) -> Content:
-        _known(self._records.models, content["ModelName"], "model", "model")
+        _known(self._records.models, "model", content["ModelName"])
         del self._records.models[content["ModelName"]]
         self._records.save()
         return {}
@@ -168,7 +170,7 @@ class ControlPlane:
 
     async def _create_config(self, content: Content) -> Content:
         name = content["EndpointConfigName"]
-        _check_new(self._records.configs, name, "endpoint-config", "endpoint configuration")
+        _check_new(self._records.configs, "endpoint-config", name)
         variants = content["ProductionVariants"]
         names = [variant["VariantName"] for variant in variants]
         if len(set(names)) < len(names):
@@ -223,7 +225,7 @@ class ControlPlane:
 
     async def _create_endpoint(self, content: Content) -> Content:
         name = content["EndpointName"]
-        _check_new(self._records.endpoints, name, "endpoint", "endpoint")
+        _check_new(self._records.endpoints, "endpoint", name)
         endpoint = EndpointRecord(content, deployment=self._deployment(content["EndpointConfigName"]))
         self._records.endpoints[name] = endpoint
         self._records.save()
@@ -232,9 +234,7 @@ class ControlPlane:
 
     async def _update_endpoint(self, content: Content) -> Content:
         name = content["EndpointName"]
-        endpoint = self._settled(name)
-        if endpoint.status == "Failed":
-            raise Failure(f'Cannot update endpoint "{arn("endpoint", name)}", which failed; delete it.')
+        endpoint = self._updatable(name)
         deployment = self._deployment(content["EndpointConfigName"])
         excluded = [each["VariantPropertyType"] for each in content.get("ExcludeRetainedVariantProperties", [])]
         if content.get("RetainAllVariantProperties") and "DesiredWeight" not in excluded:
@@ -247,9 +247,7 @@ class ControlPlane:
 
     async def _update_weights(self, content: Content) -> Content:
         name = content["EndpointName"]
-        endpoint = self._settled(name)
-        if endpoint.status == "Failed":
-            raise Failure(f'Cannot update endpoint "{arn("endpoint", name)}", which failed; delete it.')
+        endpoint = self._updatable(name)
         wanted = {each["VariantName"]: each.get("DesiredWeight") for each in content["DesiredWeightsAndCapacities"]}
         old = endpoint.deployment
         unknown = wanted.keys() - {one.name for one in old.variants}
@@ -280,7 +278,7 @@ class ControlPlane:
         name = content["EndpointName"]
         if (task := self._tasks.get(name)) is not None:
             await asyncio.wait([task], timeout=HOLD)
-        endpoint = _known(self._records.endpoints, name, "endpoint", "endpoint")
+        endpoint = _known(self._records.endpoints, "endpoint", name)
         described: Content = {
             "EndpointName": name,
             "EndpointArn": arn("endpoint", name),
@@ -312,7 +310,7 @@ class ControlPlane:
         ]
         return listed("Endpoints", "EndpointName", found, content)
 
-    def _begin(self, name: str, work: Any) -> None:
+    def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         task = self._tasks[name] = asyncio.get_running_loop().create_task(work)
         task.add_done_callback(lambda _: self._tasks.pop(name, None))
 
@@ -357,31 +355,36 @@ class ControlPlane:
         return {}
 
     def _tagged(self, wanted: str) -> Content:
-        kinds: list[tuple[str, dict[str, Any]]] = [
-            ("model", self._records.models),
-            ("endpoint-config", self._records.configs),
-            ("endpoint", self._records.endpoints),
-        ]
-        for kind, records in kinds:
+        kinds: dict[str, Mapping[str, Record]] = {
+            "model": self._records.models,
+            "endpoint-config": self._records.configs,
+            "endpoint": self._records.endpoints,
+        }
+        for kind, records in kinds.items():
             for name, record in records.items():
                 if arn(kind, name) == wanted:
-                    request: Content = record.request
-                    return request
+                    return record.request
         raise NotFound(f"There is no resource {wanted}.")
 
     # -- What is there --
 
     def _model(self, name: str) -> Content:
-        return _known(self._records.models, name, "model", "model").request
+        return _known(self._records.models, "model", name).request
 
     def _config(self, name: str) -> Record:
-        return _known(self._records.configs, name, "endpoint-config", "endpoint configuration")
+        return _known(self._records.configs, "endpoint-config", name)
 
     def _settled(self, name: str) -> EndpointRecord:
         """Return an endpoint that is not being changed."""
-        endpoint = _known(self._records.endpoints, name, "endpoint", "endpoint")
+        endpoint = _known(self._records.endpoints, "endpoint", name)
         if name in self._tasks:
             raise Failure(f'Cannot update in-progress endpoint "{arn("endpoint", name)}".')
+        return endpoint
+
+    def _updatable(self, name: str) -> EndpointRecord:
+        endpoint = self._settled(name)
+        if endpoint.status == "Failed":
+            raise Failure(f'Cannot update endpoint "{arn("endpoint", name)}", which failed; delete it.')
         return endpoint
 
     def _deployment(self, name: str) -> Deployment:
@@ -393,14 +396,14 @@ class ControlPlane:
         return Deployment(name, variants, config.get("AsyncInferenceConfig"))
 
 
-def _check_new(records: dict[str, Any], name: str, kind: str, what: str) -> None:
+def _check_new(records: Mapping[str, Record], kind: str, name: str) -> None:
     if name in records:
-        raise Failure(f'Cannot create already existing {what} "{arn(kind, name)}".')
+        raise Failure(f'Cannot create already existing {_SAID.get(kind, kind)} "{arn(kind, name)}".')
 
 
-def _known(records: dict[str, R], name: str, kind: str, what: str) -> R:
+def _known(records: Mapping[str, R], kind: str, name: str) -> R:
     if name not in records:
-        raise Failure(f'Could not find {what} "{arn(kind, name)}".')
+        raise Failure(f'Could not find {_SAID.get(kind, kind)} "{arn(kind, name)}".')
     return records[name]
 
 
@@ -413,12 +416,6 @@ def _summary(one: Deployed, since: float) -> Content:
         "CurrentWeight": one.weight,
         "DesiredWeight": one.weight,
     }
-    return (
-        summary
-        if "ServerlessConfig" in one.variant
-        else {
-            **summary,
-            "CurrentInstanceCount": count,
-            "DesiredInstanceCount": count,
-        }
-    )
+    if "ServerlessConfig" not in one.variant:
+        summary |= {"CurrentInstanceCount": count, "DesiredInstanceCount": count}
+    return summary
