@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -193,7 +193,8 @@ class Model:
         else:
             for call in calls:
                 self._run(call, self._decode, self._predict, self._encode)
-        return [call.outcome or _no_answer(call) for call in calls]
+        outcomes = [call.outcome for call in calls]
+        return cast("list[Answer | ManyModelsError]", outcomes)  # each has one: its last step sets it, or fails
 
     def _context(self, invocation: Invocation) -> Context:
         accept = invocation.accept
@@ -284,7 +285,3 @@ def _describe(error: BaseException) -> str:
     """Return an exception in one line; native libraries put stacks and paths behind the first."""
     first = next(iter(str(error).strip().splitlines()), "")
     return f"{type(error).__name__}: {first[:300]}" if first else type(error).__name__
-
-
-def _no_answer(call: _Call) -> ManyModelsError:
-    return PredictionFailed(f"{call.context.target_model!r} gave no answer")

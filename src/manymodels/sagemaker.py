@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-# Request headers. ASGI gives names in lower case, so they are kept that way here.
+# Request headers, in lower case, as requests are read.
 TARGET_MODEL: Final = "x-amzn-sagemaker-target-model"
 CUSTOM_ATTRIBUTES: Final = "x-amzn-sagemaker-custom-attributes"
 SESSION_ID: Final = "x-amzn-sagemaker-session-id"

@@ -333,7 +333,7 @@ class Endpoint(Measured):
     async def _evict(self, name: str, reason: str) -> None:
         """Unload a model once its last invocation has ended.
 
-        :param reason: a key of `REASONS`.
+        :param reason: a key of `EVICTIONS`.
         """
         resident = self._residents.remove(name, reason)
         if resident is None:

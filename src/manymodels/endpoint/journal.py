@@ -19,7 +19,7 @@ class Eviction(msgspec.Struct, frozen=True, rename="camel"):
     #: When it began to leave, in seconds since 1970.
     time: float
     model_name: str
-    #: A key of `REASONS`.
+    #: A key of `EVICTIONS`.
     reason: str
     #: What it took and what loading it again costs.
     bytes: int

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import LoadFailed, ManyModelsError
+from ..metrics.record import EVICTIONS
 from ..store import Found
 from .eviction import POLICIES, Candidate, choose
 from .journal import Eviction, Journal
@@ -20,14 +21,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that a client waits for a load beyond what the model itself takes; counts as cost of loading it again.
 OVERHEAD = 0.003
-#: Why a model is unloaded, in the metrics and the journal, and in the log.
-REASONS = {
-    "room": "to make room",
-    "idle": "because nobody asked for it",
-    "replaced": "its artifact was replaced",
-    "gone": "its artifact is gone",
-    "request": "on request",
-}
 
 
 class Newer(NamedTuple):
@@ -137,7 +130,7 @@ class Residents:
     def remove(self, name: str, reason: str) -> Resident | None:
         """Take a model out and write it down; its invocations that run may go on.
 
-        :param reason: a key of `REASONS`.
+        :param reason: a key of `EVICTIONS`.
         """
         resident = self._models.pop(name, None)
         if resident is None:
@@ -155,7 +148,7 @@ class Residents:
         )
         logger.info(
             "unloaded %s",
-            REASONS[reason],
+            EVICTIONS[reason],
             extra={
                 "model": name,
                 "bytes": left.bytes,

@@ -20,8 +20,14 @@ from .histogram import SECONDS, SIZES, Histogram
 from .state import DiskCacheState
 from .tenants import GONE, Tenants
 
-#: Why models are unloaded.
-EVICTIONS = ("room", "idle", "replaced", "gone", "request")
+#: Why models are unloaded, and how the log says it.
+EVICTIONS = {
+    "room": "to make room",
+    "idle": "because nobody asked for it",
+    "replaced": "its artifact was replaced",
+    "gone": "its artifact is gone",
+    "request": "on request",
+}
 #: Why worker processes are started again.
 RESTARTS = ("died", "timeout", "leak")
 
@@ -147,7 +153,7 @@ class Metrics:
     def evicted(self, reason: str, seconds: float) -> None:
         """Take note of a model that was unloaded, and how long that took.
 
-        :param reason: one of `EVICTIONS`.
+        :param reason: a key of `EVICTIONS`.
         """
         self.evictions[reason] += 1
         self.unload.observe(seconds)
