@@ -7,13 +7,14 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 
 from ..errors import BadMember, BodyTooLarge, LoadFailed, ManyModelsError, Overloaded, StoreUnavailable
 from ..metrics.record import Metrics
+from ..server.tasks import Tasks
 from .queue import Begun, Queue, Queued
 
 if TYPE_CHECKING:  # it needs the package s3fs, which is not always there
@@ -72,18 +73,16 @@ class Runner:
         self._held = 0
         self._let_go = asyncio.Condition()
         self._added = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks("answering asynchronous invocations")
 
     def start(self, invoker: Invoker) -> None:
         """Answer what is in the queue, and what comes."""
         self._invoker = invoker
-        self._watch(self._run())
+        self._tasks.run(self._run())
 
     async def stop(self) -> None:
         """End; what is not answered yet is begun again when the queue is next opened."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.stop()
         await self._queue.close()
 
     async def add(self, queued: Queued) -> str:
@@ -92,11 +91,6 @@ class Runner:
         self._added.set()
         self._count()
         return taken
-
-    def _watch(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def _count(self) -> None:
         self._metrics.async_queued, self._metrics.async_running = self._queue.waiting, self._queue.running
@@ -109,7 +103,7 @@ class Runner:
             begun = await self._firmly(self._queue.take)
             self._count()
             if begun is not None:
-                self._watch(self._answer(begun))
+                self._tasks.run(self._answer(begun))
                 continue
             self._in_hand.release()
             with contextlib.suppress(asyncio.TimeoutError):

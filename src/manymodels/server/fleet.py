@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any
 
 from ..errors import PluginError, WorkerDied
 from ..metrics import Metrics
@@ -14,6 +12,7 @@ from .environment_fleets import EnvironmentFleets
 from .jobs import Resident
 from .launcher import Launcher, Process, create_launcher
 from .slot import Owner, Slot
+from .tasks import Tasks
 from .worker import WorkerConfig
 
 logger = logging.getLogger(__name__)
@@ -31,6 +30,9 @@ class Fleet:
 
     def __init__(self, settings: Settings, owner: Owner, metrics: Metrics) -> None:
         self.metrics = metrics
+        self._tasks = Tasks("keeping the workers")
+        #: Runs a task that ends with the fleet.
+        self.run = self._tasks.run
         self._settings = settings
         self._owner = owner
         #: The workers that models have their home on.
@@ -44,7 +46,6 @@ class Fleet:
         #: Those of environments.
         self.environments = EnvironmentFleets(settings.start_method, self._slot, self.run)
         self.stopping = False
-        self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self, config: WorkerConfig) -> None:
         """Start the shared workers."""
@@ -64,9 +65,7 @@ class Fleet:
         processes = [slot.process.exited for slot in slots if slot.process is not None]
         if processes:
             await asyncio.wait(processes, timeout=seconds)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.stop()
         await self.environments.stop()
         await self._launcher.stop()
 
@@ -139,17 +138,6 @@ class Fleet:
                 if not self.wanted(slot):  # its model was unloaded meanwhile
                     slot.close()
                 return
-
-    def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run a task that ends with the fleet."""
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("keeping the workers failed", exc_info=error)
 
     def _slot(self, name: str, launcher: Launcher) -> Slot:
         return Slot(self._owner, name, launcher, self._settings.max_batch, self.metrics.batched)

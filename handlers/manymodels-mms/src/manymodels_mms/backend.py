@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import aiohttp
@@ -30,6 +30,7 @@ from manymodels.plugins import Binding
 from manymodels.server.awaited import Awaited
 from manymodels.server.holder import Holder
 from manymodels.server.launcher import describe_exit
+from manymodels.server.tasks import Tasks
 from manymodels.settings import Settings
 
 from .api import Refused
@@ -64,7 +65,7 @@ class MmsServer(Holder[Resident]):
         #: Set while there is an engine.
         self._up = asyncio.Event()
         self._stopping = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks("keeping multi-model-server")
 
     # -- Start and stop --
 
@@ -81,7 +82,7 @@ class MmsServer(Holder[Resident]):
     def _take(self, engine: Engine) -> None:
         self._engine = engine
         self._up.set()
-        self._spawn(self._replace(engine))
+        self._tasks.run(self._replace(engine))
 
     async def _replace(self, engine: Engine) -> None:
         """Start another engine when one ends; models are loaded again as they are asked for."""
@@ -113,9 +114,7 @@ class MmsServer(Holder[Resident]):
         ):
             await asyncio.sleep(0.05)
         self._stopping = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.stop()
         if self._engine is not None:
             await self._engine.stop()
             self._engine = None
@@ -144,7 +143,7 @@ class MmsServer(Holder[Resident]):
         await self._remove(resident)
 
     def _leave(self, resident: Resident) -> None:
-        self._spawn(self._remove(resident))
+        self._tasks.run(self._remove(resident))
 
     def _taken(self) -> int:
         models = (*self._residents.values(), *self._beside.values(), *self._replaced)
@@ -275,7 +274,7 @@ class MmsServer(Holder[Resident]):
         resident.waiting += 1
         if resident.busy < self._mms_settings.workers_per_model:
             resident.busy += 1
-            self._spawn(self._serve(resident))
+            self._tasks.run(self._serve(resident))
         try:
             answer = await asyncio.wait_for(call.future, min(timeout, invocation.deadline - time.monotonic()))
         except asyncio.TimeoutError:
@@ -340,7 +339,7 @@ class MmsServer(Holder[Resident]):
         logger.error("its process %s", reason, extra={"model": resident.name})
         self.metrics.restarted("died" if run.ending is None else "timeout")
         self._conduct.killed(resident.name, resident.version, reason)
-        self._spawn(self._discard(run, grace=0))
+        self._tasks.run(self._discard(run, grace=0))
         return WorkerDied(f"the worker process of {resident.name!r} {reason} while it answered")
 
     # -- Processes --
@@ -357,7 +356,7 @@ class MmsServer(Holder[Resident]):
             logger.error("its process %s without work to do", describe_exit(code), extra={"model": resident.name})
             self.metrics.restarted("died")
             resident.run = None
-            self._spawn(self._discard(run, grace=0))
+            self._tasks.run(self._discard(run, grace=0))
 
     def _forget(self, resident: Resident, run: Run) -> None:
         self._runs.pop(run.name, None)
@@ -390,16 +389,6 @@ class MmsServer(Holder[Resident]):
     def _named(self, name: str) -> str | None:
         found = self._runs.get(name)
         return found[0].name if found is not None else None
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("keeping multi-model-server failed", exc_info=error)
 
 
 def create(settings: Settings) -> MmsServer:
