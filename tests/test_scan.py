@@ -19,7 +19,7 @@ from test_unpickling import VALUES, Runs
 
 from manymodels import unpickling
 from manymodels.cli import cli
-from manymodels.scanning import is_pickle, scan
+from manymodels.scanning import is_candidate, scan
 from manymodels.store import pack
 
 PLACEHOLDER = "joblib.numpy_pickle.NumpyArrayWrapper"
@@ -154,7 +154,7 @@ def test_which_files_are_looked_into(tmp_path: Path) -> None:
     }
     for name, (content, expected) in contents.items():
         (tmp_path / name).write_bytes(content)
-        assert is_pickle(tmp_path / name) is expected, name
+        assert is_candidate(tmp_path / name) is expected, name
 
 
 # -- The command --

@@ -108,6 +108,16 @@ def root_class(path: Path) -> str | None:
         return None
 
 
+def is_pickle(path: Path) -> bool:
+    """Say whether a file begins as a pickle or a joblib file does, compressed or not.
+
+    :raises OSError: if it cannot be read.
+    """
+    with path.open("rb") as file:
+        head = file.read(2)
+    return (len(head) == 2 and head[0] == 0x80 and 2 <= head[1] <= 5) or root_class(path) is not None
+
+
 def _decompressor(data: bytes) -> _Decompressor | None:
     if data.startswith(_GZIP):
         return zlib.decompressobj(wbits=31)

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .pickles import ARRAY, opened, root_class
+from .pickles import ARRAY, is_pickle, opened
 
 #: Endings of files that are looked into whatever they begin with.
 ENDINGS = (".joblib", ".pkl", ".pickle", ".sav")
@@ -27,8 +27,6 @@ _LINE = 16 << 20
 _CHUNK = 1 << 20
 #: Keys and values of a placeholder's state, at most; of other dicts no more are kept.
 _ITEMS = 32
-
-
 #: What a dtype is pickled by: its kind and the bytes of an item.
 _TYPE = re.compile("[biufcmMOSUV][0-9]{0,9}")
 
@@ -45,16 +43,12 @@ class Scan:
     code: bool = False
 
 
-def is_pickle(path: Path) -> bool:
+def is_candidate(path: Path) -> bool:
     """Say whether a file is, or might be taken for, a pickle.
 
     :raises OSError: if it cannot be read.
     """
-    if path.name.endswith(ENDINGS) or root_class(path) is not None:
-        return True
-    with path.open("rb") as file:
-        head = file.read(2)
-    return len(head) == 2 and head[0] == 0x80 and 2 <= head[1] <= 5
+    return path.name.endswith(ENDINGS) or is_pickle(path)
 
 
 def scan(path: Path, limit: int = LIMIT) -> Scan:

@@ -16,7 +16,7 @@ from ..artifact import Artifact
 from ..errors import ManyModelsError
 from ..plugins import Plugins
 from ..policy import Policy
-from ..scanning import Scan, is_pickle, scan
+from ..scanning import Scan, is_candidate, scan
 from ..settings import Settings, load
 from .options import options_of
 from .output import as_json_option, print_json, print_table
@@ -75,7 +75,7 @@ def _scanned(location: str | Path, settings: Settings) -> Iterator[tuple[str, Sc
             for file in artifact.files:
                 path = artifact.path / file
                 try:
-                    if is_pickle(path):
+                    if is_candidate(path):
                         yield file, scan(path, int(settings.max_unpacked))
                     elif file.endswith(".py"):
                         yield file, Scan(code=True)

@@ -11,9 +11,10 @@ from ..errors import LoadFailed, ManyModelsError, OutOfMemory, RequestError
 from ..golden import Golden
 from ..invocation import Answer, Invocation
 from ..model import Model
+from ..pickles import is_pickle
 from . import spoilt
 from .outcome import Failed, NotApplicable
-from .pickle_bomb import is_pickle, pickles
+from .pickle_bomb import pickles
 from .subject import SAMPLE, Subject, ask
 
 #: Files of the sample that are damaged one after another.

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..pickles import root_class
-
 
 class _Bomb:
     def __init__(self, marker: Path) -> None:
@@ -33,10 +31,3 @@ def pickles(marker: Path) -> Sequence[bytes]:
         file.writestr("data.pkl", plain[1])
         file.writestr("coef.npy", npy)
     return [*plain, zlib.compress(plain[2]), gzip.compress(plain[2]), npy, archive.getvalue()]
-
-
-def is_pickle(path: Path) -> bool:
-    """Say whether a file is a pickle, compressed or not."""
-    with path.open("rb") as file:
-        head = file.read(2)
-    return (head[:1] == b"\x80" and head[1:] in (b"\x02", b"\x03", b"\x04", b"\x05")) or root_class(path) is not None
