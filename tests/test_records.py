@@ -245,8 +245,11 @@ def test_predictions(prediction: Any, dtype: str, rows: Any) -> None:
     assert decoded.tolist() == rows
 
 
-def test_columns_keep_their_names() -> None:
-    body, _ = encode(Table(("low", "high"), np.array([[1.0, 2.0]])), RECORDS)
+@pytest.mark.parametrize(
+    "prediction", [Table(("low", "high"), np.array([[1.0, 2.0]])), [{"low": 1.0, "high": np.array([2.0])}]]
+)
+def test_columns_keep_their_names(prediction: Any) -> None:
+    body, _ = encode(prediction, RECORDS)
     wanted = [
         field(2, field(1, name) + field(2, field(FLOAT64, field(1, struct.pack("<d", value)))))
         for name, value in ((b"low", 1.0), (b"high", 2.0))
@@ -258,7 +261,10 @@ def test_columns_keep_their_names() -> None:
     ("prediction", "why"),
     [
         (np.array(["setosa"]), "not of numbers alone"),
-        ([{"score": 1}], "not of numbers alone"),
+        ([{"score": "high"}], "not of numbers alone"),
+        ([{"score": 1}, 2], "not of numbers alone"),
+        ([{"low": 1}, {"high": 1}], "other names than each other"),
+        ([{"low": [1]}, {"low": [1, 2]}], "differ in length"),
         ([[1], [2, 3]], "differ in length"),
         (np.array([2**31]), "more than 32 bits"),
         (np.array([2**63], np.uint64), "more than 32 bits"),

@@ -100,7 +100,8 @@ def encode(prediction: Any, accept: str) -> tuple[bytes, str]:
     ``application/jsonlines`` (``application/x-ndjson``) write tables with names as objects, NaN and
     infinities as null. ``text/csv`` writes a row a line without a header, numbers in their shortest
     exact form, NaN as ``nan``. ``application/x-npy`` never holds objects. ``application/x-recordio-protobuf``
-    has a record for each row, its numbers as ``label["values"]``, those of a table by the names of their columns.
+    has a record for each row, its numbers as ``label["values"]``, those of a table, or of a list of objects, by
+    the names of their columns.
 
     :raises UnsupportedAccept: if no type that can be produced is accepted, or the prediction does not
         fit into it.
@@ -177,6 +178,10 @@ def _as_array(prediction: Any) -> npt.NDArray[Any]:
 
 
 def _to_records(prediction: Any) -> bytes:
+    if isinstance(prediction, list) and prediction and all(isinstance(row, dict) for row in prediction):
+        if any(row.keys() != prediction[0].keys() for row in prediction):
+            raise UnsupportedAccept("the prediction's rows have other names than each other; accept application/json")
+        return encode_records({str(name): _as_array([row[name] for row in prediction]) for name in prediction[0]})
     array = _as_array(prediction)
     return encode_records(dict(zip(prediction.names, array.T, strict=True)) if isinstance(prediction, Table) else array)
 

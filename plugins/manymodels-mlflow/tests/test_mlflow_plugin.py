@@ -486,6 +486,13 @@ def test_other_accepts_carry_the_predictions_alone(save: Callable[..., Path]) ->
     answer = invoke(model, {"inputs": [1]}, accept="application/jsonlines")
     assert isinstance(answer, Answer)
     assert answer.body == b'{"y":1.5,"z":"a"}\n{"y":2.5,"z":"b"}\n'
+    records = "application/x-recordio-protobuf"
+    assert isinstance(invoke(model, {"inputs": [1]}, accept=records), UnsupportedAccept)  # has texts
+    numbers = load(save("import pandas\nreturn pandas.DataFrame({'y': [1.5]})", "numbers"))
+    answer = invoke(numbers, {"inputs": [1]}, accept=records)
+    assert isinstance(answer, Answer)
+    assert answer.content_type == records
+    assert b"\x0a\x01y" in answer.body
 
 
 def test_columns_that_may_be_missing_and_text(save: Callable[..., Path]) -> None:

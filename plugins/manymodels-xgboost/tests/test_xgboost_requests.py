@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ THREE = np.digitize(X[:, 0], [-0.5, 0.5])
 NAMES = ["age", "income", "height", "weight"]
 SINGLE = ModelSettings(multi_model=False)
 ROWS = X[:3].tolist()
+RECORDIO = "application/x-recordio-protobuf"
 
 
 def train(
@@ -272,10 +274,33 @@ def test_vectors_are_rows_of_csv_and_lists_of_json(tmp_path: Path) -> None:
     assert scores(load(tmp_path, SINGLE), ROWS) == {"predictions": [{"score": row} for row in want]}
 
 
-@pytest.mark.parametrize("accept", ["image/png", "application/x-recordio-protobuf"])
-def test_another_accept_is_unsupported(model: Model, accept: str) -> None:
+def test_another_accept_is_unsupported(model: Model) -> None:
     with pytest.raises(UnsupportedAccept, match="application/json"):
-        ask(model, ROWS, accept=accept)
+        ask(model, ROWS, accept="image/png")
+
+
+def field(number: int, content: bytes) -> bytes:
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
+def records(rows: list[dict[str, list[float]]]) -> bytes:
+    """Return RecordIO with a record a row, its values as labels of float32."""
+    written = b""
+    for row in rows:
+        record = b""
+        for name, values in row.items():
+            tensor = field(2, field(1, struct.pack(f"<{len(values)}f", *values)))
+            record += field(2, field(1, name.encode()) + field(2, tensor))
+        written += struct.pack("<II", 0xCED7230A, len(record)) + record + bytes(-len(record) % 4)
+    return written
+
+
+def test_records_have_scores_as_labels(tmp_path: Path, model: Model) -> None:
+    answer = ask(model, ROWS, accept=RECORDIO)
+    assert (answer.body, answer.content_type) == (records([{"values": [score]} for score in expected()]), RECORDIO)
+    SOFTPROB.save_model(tmp_path / "model.ubj")
+    vectors = [{"values": row} for row in expected(SOFTPROB)]
+    assert ask(load(tmp_path), ROWS, accept=RECORDIO).body == records(vectors)
 
 
 # Selected output
@@ -365,6 +390,8 @@ def test_selected_output_in_lines_and_csv(tmp_path: Path) -> None:
         {"predicted_label": label, "probabilities": p} for label, p in rows
     ]
     assert ask(model, ROWS, accept="text/csv").body.decode() == "\n".join(f'{label},"{p}"' for label, p in rows)
+    labels = [{"predicted_label": [label], "probabilities": p} for label, p in rows]
+    assert ask(model, ROWS, accept=RECORDIO).body == records(labels)
     with pytest.raises(UnsupportedAccept):
         ask(model, ROWS, accept="application/x-npy")
 

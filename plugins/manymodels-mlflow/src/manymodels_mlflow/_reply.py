@@ -13,7 +13,14 @@ from manymodels import codecs
 from manymodels.errors import PredictionFailed
 
 JSON = "application/json"
-_OFFERED = (JSON, "text/csv", "application/jsonlines", "application/x-ndjson", "application/x-npy")
+_OFFERED = (
+    JSON,
+    "text/csv",
+    "application/jsonlines",
+    "application/x-ndjson",
+    "application/x-npy",
+    "application/x-recordio-protobuf",
+)
 
 
 def encode(prediction: Any, accept: str) -> tuple[bytes, str]:

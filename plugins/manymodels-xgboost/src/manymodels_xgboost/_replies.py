@@ -16,6 +16,7 @@ JSON = "application/json"
 JSON_LINES = "application/jsonlines"
 CSV = "text/csv"
 NPY = "application/x-npy"
+RECORDS = "application/x-recordio-protobuf"
 
 _CLASS = ("predicted_label", "labels")
 _PROBABILITY = ("probability", "probabilities")
@@ -68,13 +69,15 @@ def encode(prediction: npt.NDArray[Any] | list[dict[str, Any]], accept: str, *, 
     :raises UnsupportedAccept: if none of the accepted types is offered.
     """
     if isinstance(prediction, list):
-        kind = codecs.choose(accept, (JSON, JSON_LINES, CSV))
+        kind = codecs.choose(accept, (JSON, JSON_LINES, CSV, RECORDS))
         if kind == CSV:
             return _csv_records(prediction), CSV
+        if kind == RECORDS:  # labels, too, are float32 there
+            return codecs.encode([{key: np.float32(value) for key, value in row.items()} for row in prediction], kind)
         return _records(prediction, kind)
-    kind = codecs.choose(accept, (JSON, JSON_LINES, CSV, NPY))
-    if kind == NPY:
-        return codecs.encode(prediction, NPY)
+    kind = codecs.choose(accept, (JSON, JSON_LINES, CSV, NPY, RECORDS))
+    if kind in (NPY, RECORDS):
+        return codecs.encode(prediction, kind)
     # As the container does: float32 widened, so that replies are the same to the last digit.
     scores = prediction.tolist()
     if kind == CSV and prediction.ndim == 1:
