@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
+import json
+import os
+import random
 import sys
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from serving import FLOWER, TARGET_MODEL, Server, as_json, constant, read_reply, script, serve
+from serving import FLOWER, TARGET_MODEL, Server, as_json, constant, read_reply, script, serve, until
 
 from manymodels.errors import BadInput, UnsupportedAccept, UnsupportedContentType
 from manymodels.http.codings import WORTHWHILE, accepted, coding_of, pack, unpack
+from manymodels.http.spool import LARGE as SPOOLED
+from manymodels.http.spool import Spool, release
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
-MAX_BODY = 1 << 20
+MAX_BODY = 4 << 20
 BODY = as_json([FLOWER])
 PACKED = {
     "gzip": gzip.compress(BODY, mtime=0),
@@ -43,7 +50,17 @@ def predict_fn(data, model, context):
     return gzip.compress(bytes(40000))
 def output_fn(prediction, accept): return prediction, "text/plain"
 """
+#: Answers with the length and the digest of its input, which is of a type.
+DIGEST = """
+import hashlib
+def model_fn(model_dir): pass
+def input_fn(body, content_type): return body
+def predict_fn(data, model): return [type(data).__name__, len(data), hashlib.sha256(data).hexdigest()]
+"""
 LARGE = (b"0.25, 0.75\n" * 8000)[:80000]
+
+HEAD = b"POST /invocations HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n" + TARGET_MODEL.encode()
+HEAD += b": five.joblib\r\n"
 
 
 @pytest.fixture(scope="module", params=[("workers", "1"), ("mms", "2")], ids=["workers", "mms, 2 fronts"])
@@ -53,8 +70,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
     constant(folder / "store" / "five.joblib", 5.0)
     script(folder / "store", "echo", ECHO)
     script(folder / "store", "packs", PACKS)
+    script(folder / "store", "digest", DIGEST)
     backend, fronts = request.param
-    options = ("--workers", "1", "--fronts", fronts, "--max-body", "1MiB")
+    options = ("--workers", "1", "--fronts", fronts, "--max-body", "4MiB")
     with serve(folder, folder / "store", *options, backend=backend) as running:
         yield running
 
@@ -66,7 +84,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
 def test_a_packed_body_is_unpacked(server: Server, coding: str) -> None:
     reply = server.invoke("five.joblib", PACKED[coding], content_type="application/json", content_encoding=coding)
     assert (reply.status_code, reply.content) == (200, b"[5.0]")
-    large = bytes(MAX_BODY // 8)
+    large = bytes(MAX_BODY // 32)
     packed = large if coding == "identity" else pack(large, coding_of(coding))
     reply = server.invoke("echo", packed, content_encoding=coding, accept="application/octet-stream")
     assert reply.content == large * 8
@@ -75,8 +93,8 @@ def test_a_packed_body_is_unpacked(server: Server, coding: str) -> None:
 @pytest.mark.parametrize(
     ("coding", "body", "status", "why"),
     [
-        ("gzip", gzip.compress(bytes(MAX_BODY + 1), mtime=0), 413, "more than 1048576 bytes"),
-        ("zstd", zstd.compress(bytes(100 << 20)), 413, "more than 1048576 bytes"),
+        ("gzip", gzip.compress(bytes(MAX_BODY + 1), mtime=0), 413, "more than 4194304 bytes"),
+        ("zstd", zstd.compress(bytes(100 << 20)), 413, "more than 4194304 bytes"),
         ("br", BODY, 415, "'br' is not supported; send one of zstd, gzip"),
         ("gzip, zstd", BODY, 415, "is not supported"),
         ("gzip", BODY, 400, "not gzip"),
@@ -192,10 +210,66 @@ def test_what_is_packed(server: Server, model: str, accept: str, size: int, acce
     assert reply.content == bytes(40000 if model == "packs" else size * 8)  # httpx has unpacked it once
 
 
-# -- Expectations --
+# -- Large bodies --
 
-HEAD = b"POST /invocations HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n" + TARGET_MODEL.encode()
-HEAD += b": five.joblib\r\n"
+
+def uploads(server: Server) -> int:
+    """Return how many large bodies the server keeps."""
+    links = [link for process in server.processes() for link in Path(f"/proc/{process.pid}/fd").iterdir()]
+    return sum("memfd:body" in os.readlink(link) for link in links if link.is_symlink())
+
+
+@pytest.mark.parametrize("size", [SPOOLED - 1, SPOOLED, MAX_BODY])
+@pytest.mark.parametrize("coding", ["identity", "gzip", "zstd"])
+def test_a_large_body_comes_whole(server: Server, size: int, coding: str) -> None:
+    body = random.Random(size).randbytes(size)
+    packed = body if coding == "identity" else pack(body, coding)
+    if len(packed) > MAX_BODY:
+        body = body[: size // 2] + bytes(size - size // 2)
+        packed = pack(body, coding)
+    reply = server.invoke("digest", packed, content_encoding=coding, content_type="application/octet-stream")
+    assert reply.json() == ["bytes", size, hashlib.sha256(body).hexdigest()]
+    until(lambda: not uploads(server), "nothing is kept of it")
+
+
+def test_large_bodies_in_chunks_and_in_a_row(server: Server) -> None:
+    head = HEAD.replace(b"five.joblib", b"digest").replace(b"application/json", b"application/octet-stream")
+    body = bytes(SPOOLED)
+    chunked = head + b"Transfer-Encoding: chunked\r\n\r\n" + b"%x\r\n%b\r\n" % (len(body), body) * 2 + b"0\r\n\r\n"
+    plain = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    replies = server.exchange(chunked + plain + plain, 3)
+    assert [json.loads(reply.body)[1] for reply in replies] == [2 * SPOOLED, SPOOLED, SPOOLED]
+
+
+def test_a_body_that_was_released_is_not_read_as_another() -> None:
+    first = Spool([b"first"]).end()
+    assert first.read() == b"first"
+    release(first)
+    second = Spool([b"second"]).end()
+    assert second.path == first.path
+    with pytest.raises(OSError, match="not the body any more"):
+        first.read()
+    assert second.read() == b"second"
+    with pytest.raises(PermissionError), Path(second.path).open("r+b") as file:
+        file.write(b"changed")
+    release(second)
+    with pytest.raises(OSError):
+        second.read()
+
+
+def test_nothing_is_kept_of_large_bodies_that_fail(server: Server) -> None:
+    with server.connect() as sock:
+        sock.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % MAX_BODY + bytes(2 * SPOOLED))
+        until(lambda: uploads(server) == 1, "it is kept meanwhile")
+    until(lambda: not uploads(server), "the client is gone")
+    assert server.invoke("digest", bytes(MAX_BODY + 1)).status_code == 413
+    assert server.invoke("no-such", bytes(MAX_BODY)).status_code == 404
+    assert server.invoke("digest", bytes(2 * SPOOLED), content_encoding="gzip").status_code == 400
+    assert server.invoke("five.joblib", bytes(SPOOLED), content_type="application/json").status_code == 400
+    until(lambda: not uploads(server), "nothing is kept of them")
+
+
+# -- Expectations --
 
 
 def test_a_body_that_is_asked_about_is_sent(server: Server) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import sys
 import time
@@ -24,6 +25,7 @@ from serving import FLOWER, Server, as_json, constant, serve, until
 from manymodels.cli import cli
 from manymodels.errors import SettingsError
 from manymodels.http.sigv4 import AccessKeys, Secret
+from manymodels.http.spool import LARGE
 
 KEYS = {"AKIAONE": "one/secret", "ASIATWO": {"secret": "two+secret", "session_token": "token=="}}
 PATH = "/endpoints/a%20b%2Fc/./invocations"
@@ -61,8 +63,8 @@ class Signed:
         """Return by what name it is refused, if it is."""
         secrets = {"AKIAONE": Secret("one/secret"), "ASIATWO": Secret("two+secret", "token==")}
         headers = [(name.encode(), value.encode()) for name, value in self.headers.items()]
-        body = None if large else self.body
-        refusal = AccessKeys(secrets, clock).check(self.method, self.path, self.query, headers, body)
+        digest = None if large else hashlib.sha256(self.body).hexdigest()
+        refusal = AccessKeys(secrets, clock).check(self.method, self.path, self.query, headers, digest)
         return None if refusal is None else refusal.kind
 
 
@@ -212,20 +214,27 @@ def connect(
     )
 
 
-def invoke(server: Server, key: str, secret: str, token: str | None = None, **config: Any) -> bytes:
+def invoke(server: Server, key: str, secret: str, token: str | None = None, body: bytes = BODY, **config: Any) -> bytes:
     """Return a model's answer."""
     client = connect(server, key, secret, token, **config)
     reply = client.invoke_endpoint(
-        EndpointName="a b", TargetModel="mod/èle.joblib", ContentType="application/json", Body=BODY
+        EndpointName="a b", TargetModel="mod/èle.joblib", ContentType="application/json", Body=body
     )
     client.close()
-    body: bytes = reply["Body"].read()
-    return body
+    answer: bytes = reply["Body"].read()
+    return answer
 
 
 def test_boto3_is_answered(guarded: Server) -> None:
     assert invoke(guarded, "AKIAONE", "one/secret") == b"[1.0]"
     assert invoke(guarded, "ASIATWO", "two+secret", "token==") == b"[1.0]"
+
+
+def test_a_large_body_is_signed_too(guarded: Server) -> None:
+    rows = [FLOWER] * (LARGE // len(BODY) + 1)
+    assert json.loads(invoke(guarded, "AKIAONE", "one/secret", body=as_json(rows))) == [1.0] * len(rows)
+    with pytest.raises(ClientError, match=INVALID):
+        invoke(guarded, "AKIAONE", "wrong", body=as_json(rows))
 
 
 @pytest.mark.parametrize(

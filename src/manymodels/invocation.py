@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,9 +13,29 @@ import msgspec
 PART = 64 << 10
 
 
+class Upload(msgspec.Struct, array_like=True, frozen=True, weakref=True):
+    """A large body, in memory that each process reads for itself."""
+
+    path: str
+    size: int
+    #: Tells it from another that has the path by now.
+    inode: int
+
+    def read(self) -> bytes:
+        """Return the body.
+
+        :raises OSError: if it is gone, with the process that took it or with whoever waited for the answer.
+        """
+        with os.fdopen(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
+            if os.fstat(file.fileno()).st_ino != self.inode:
+                raise FileNotFoundError(f"{self.path} is not the body any more")
+            return file.read()
+
+
 class Invocation(msgspec.Struct, array_like=True, frozen=True):
     """A request to one model."""
 
+    #: Empty while it is an upload; plugins get it whole.
     body: bytes
     #: As the client sent it, parameters included; None if absent.
     content_type: str | None = None
@@ -26,6 +47,19 @@ class Invocation(msgspec.Struct, array_like=True, frozen=True):
     deadline: float = math.inf
     #: Seconds the model has for it; None: as many as the settings say.
     timeout: float | None = None
+    upload: Upload | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return len(self.body) if self.upload is None else self.upload.size
+
+    def whole(self) -> Invocation:
+        """Return the invocation with its body.
+
+        :raises OSError: if an upload cannot be read.
+        """
+        return self if self.upload is None else msgspec.structs.replace(self, body=self.upload.read(), upload=None)
 
 
 class Answer(msgspec.Struct, array_like=True):

@@ -228,6 +228,8 @@ class Model:
 
     def _decode(self, call: _Call) -> None:
         invocation = call.invocation
+        if invocation.upload is not None:
+            invocation = call.invocation = call.context.invocation = _with_body(invocation)
         if self._check is not None:
             self._check(invocation.body, invocation.content_type)
         call.data = self._hooks.input_fn(invocation.body, invocation.content_type, self._model, call.context)
@@ -285,3 +287,12 @@ def _describe(error: BaseException) -> str:
     """Return an exception in one line; native libraries put stacks and paths behind the first."""
     first = next(iter(str(error).strip().splitlines()), "")
     return f"{type(error).__name__}: {first[:300]}" if first else type(error).__name__
+
+
+def _with_body(invocation: Invocation) -> Invocation:
+    try:
+        return invocation.whole()
+    except OSError as error:
+        raise PredictionFailed(
+            f"the body is gone, and with it who waited for the answer, or the process that took the request: {error}"
+        ) from error

@@ -55,8 +55,13 @@ class Shadows:
             return
         if random.random() >= shadow.share:  # noqa: S311 - no secret
             return
-        size = len(invocation.body) + len(served.body)
+        size = invocation.size + len(served.body)
         if len(self._tasks) >= ALL or self._asked[name] >= EACH or self._held + size > HELD:
+            counts.dropped += 1
+            return
+        try:
+            invocation = invocation.whole()  # a large body is there until the client is answered
+        except OSError:  # it hung up meanwhile
             counts.dropped += 1
             return
         self._held += size

@@ -135,7 +135,7 @@ class AsyncInvocations:
         if request.fault is not None:
             raise request.fault.error()
         body = request.body
-        if body is None or len(body) > INLINE:
+        if body is None or request.upload is not None or len(body) > INLINE:
             raise BodyTooLarge(
                 f"the body has more than {INLINE} bytes, the most that an asynchronous invocation brings along; "
                 "put it into S3, and name it by InputLocation"

@@ -12,10 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 from ..errors import BadInput, ManyModelsError, UnsupportedAccept, UnsupportedContentType
+from ..invocation import Upload
 from ..media import media_type
 from ..server.messages import Failure
 from .replies import Reply
 from .request import Request
+from .spool import LARGE, SUPPORTED, Spool
 from .streaming import StreamedReply
 
 if sys.version_info >= (3, 14):
@@ -80,11 +82,15 @@ class Codings:
         body, limit = request.body, self._limit
         if coding == IDENTITY or body is None:
             return
-        unpacked = unpack(body, coding, min(limit, INLINE)) if len(body) <= INLINE else None
+        unpacked: bytes | None = None
+        if request.upload is None and len(body) <= INLINE:
+            unpacked = unpack(body, coding, min(limit, INLINE))
         if unpacked is None and limit > INLINE:
             loop = asyncio.get_running_loop()
-            unpacked = await loop.run_in_executor(self._threads, unpack, body, coding, limit)
-        request.body = unpacked
+            packed = body if request.upload is None else request.upload
+            request.body, request.upload = await loop.run_in_executor(self._threads, _large, packed, coding, limit)
+        else:
+            request.body = unpacked
 
     async def _pack(self, reply: Reply, coding: str, *, plain: bool) -> None:
         packed = await asyncio.get_running_loop().run_in_executor(self._threads, pack, reply.body, coding)
@@ -173,6 +179,14 @@ def unpack(body: bytes, coding: str, limit: int) -> bytes | None:
             f"the body, {coding} by its Content-Encoding, {'is cut off' if not ended else 'goes on after its end'}"
         )
     return content
+
+
+def _large(packed: bytes | Upload, coding: str, limit: int) -> tuple[bytes | None, Upload | None]:
+    """Unpack what may be large; where it is, it is kept as if it had come so."""
+    content = unpack(packed if isinstance(packed, bytes) else packed.read(), coding, limit)
+    if content is None or len(content) < LARGE or not SUPPORTED:
+        return content, None
+    return b"", Spool([content]).end()
 
 
 def pack(body: bytes, coding: str) -> bytes:

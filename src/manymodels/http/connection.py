@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -16,6 +17,8 @@ from .codings import supported
 from .replies import Reply
 from .request import Ids, Request
 from .sigv4 import AccessKeys
+from .spool import LARGE as SPOOLED
+from .spool import SUPPORTED, Spool, release
 from .streaming import StreamedReply
 
 logger = logging.getLogger(__name__)
@@ -68,6 +71,10 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._body: list[bytes] = []
+        #: The body instead, once it is large.
+        self._spool: Spool | None = None
+        #: Of the body, where requests have to be signed.
+        self._digest = hashlib.sha256()
         self._size = 0
         self._expected = b""
         #: When the client must have got on, by the loop's clock.
@@ -99,6 +106,7 @@ class Connection(asyncio.Protocol):
         self._shared.connections.discard(self)
         self._ended = True
         self._waiting.clear()
+        self._spool = None
         self._parser = None  # type: ignore[assignment]  # they refer to each other
         if self._task is not None:
             self._task.cancel()
@@ -159,6 +167,9 @@ class Connection(asyncio.Protocol):
         self._url = b""
         self._headers = []
         self._body = []
+        self._spool = None
+        if self._shared.access_keys is not None:
+            self._digest = hashlib.sha256()
         self._size = 0
         self._expected = b""
         self._deadline = self._loop.time() + self._shared.receive_timeout
@@ -201,9 +212,18 @@ class Connection(asyncio.Protocol):
         self._kept = 0
         self._size += len(body)
         if self._size <= self._shared.max_body:
+            if self._shared.access_keys is not None:
+                self._digest.update(body)
+            if self._spool is not None:
+                self._spool.write(body)
+                return
             self._body.append(body)
+            if self._size >= SPOOLED and SUPPORTED:
+                self._spool = Spool(self._body)
+                self._body = []
         else:
             self._body.clear()
+            self._spool = None
             if self._size > max(DRAIN, self._shared.max_body) and not self._last:
                 self._give_up()
 
@@ -238,10 +258,14 @@ class Connection(asyncio.Protocol):
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body = []
         request = Request(self._method().decode("latin-1"), path, query, body, next(self._shared.ids), headers={})
+        if self._spool is not None:
+            request.upload = self._spool.end()
+            self._spool = None
         request.read(self._headers)
         refused: Reply | None = None
         if (access_keys := self._shared.access_keys) is not None:
-            refused = access_keys.refused(self._method(), raw, query, self._headers, body, request.id)
+            digest = None if body is None else self._digest.hexdigest()
+            refused = access_keys.refused(self._method(), raw, query, self._headers, digest, request.id)
         self._waiting.append(refused or request)
         self._next()
 
@@ -275,6 +299,9 @@ class Connection(asyncio.Protocol):
             logger.debug("nobody waits for the answer", extra={"request_id": request.id})
             self.abort()
             return
+        finally:
+            if request.upload is not None:
+                release(request.upload)
         self._task = None
         if not isinstance(reply, StreamedReply):
             self._send(reply, head_only=request.method == "HEAD")

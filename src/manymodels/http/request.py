@@ -11,7 +11,7 @@ import uuid
 import msgspec
 
 from ..errors import BadTargetModel, BodyTooLarge, RequestError
-from ..invocation import Invocation
+from ..invocation import Invocation, Upload
 from ..sagemaker import TARGET_MODEL
 from ..server.messages import Failure
 
@@ -51,6 +51,8 @@ class Request(msgspec.Struct, array_like=True):
     accept_encoding: str | None = None
     #: Why the body cannot be had, if it cannot for another reason than its size.
     fault: Failure | None = None
+    #: The body, if it is large; then `body` is empty.
+    upload: Upload | None = None
 
     def read(self, headers: list[tuple[bytes, bytes]]) -> None:
         """Take from the headers what models and we ourselves want of them; names are in lower case."""
@@ -104,12 +106,14 @@ class Request(msgspec.Struct, array_like=True):
                 f"the body has more than {limit} bytes, which is the limit; "
                 f"send fewer rows at a time, or raise --max-body"
             )
-        return self.body
+        return self.body if self.upload is None else self.upload.read()
 
     def invocation(self, limit: int) -> Invocation:
         """Return the invocation the request makes."""
+        upload = self.upload if self.fault is None else None
+        body = self.content(limit) if upload is None else b""
         return Invocation(
-            self.content(limit), self.content_type, self.accept, self.headers, self.id, self.deadline(), self.limit
+            body, self.content_type, self.accept, self.headers, self.id, self.deadline(), self.limit, upload
         )
 
     def deadline(self) -> float:

@@ -91,24 +91,24 @@ class AccessKeys:
             self._file.stop()
 
     def refused(
-        self, method: bytes, path: bytes, query: bytes, headers: Headers, body: bytes | None, request_id: str
+        self, method: bytes, path: bytes, query: bytes, headers: Headers, digest: str | None, request_id: str
     ) -> Reply | None:
         """Return the answer to a request that is not signed as it has to be; None if it is.
 
         :param path: as it came, with its percent signs.
         :param headers: names in lower case.
-        :param body: None if it is larger than the server takes.
+        :param digest: SHA-256 of the body, in hexadecimal; None if that is larger than the server takes.
         """
         if path in OPEN and method in (b"GET", b"HEAD"):
             return None
-        refusal = self.check(method, path, query, headers, body)
+        refusal = self.check(method, path, query, headers, digest)
         if refusal is None:
             return None
         content = {"__type": refusal.kind, "Message": refusal.message}
         reply = Reply.json(403, content).add(sagemaker.ERROR_TYPE, refusal.kind)
         return reply.add(sagemaker.REQUEST_ID, request_id)
 
-    def check(self, method: bytes, path: bytes, query: bytes, headers: Headers, body: bytes | None) -> Refusal | None:
+    def check(self, method: bytes, path: bytes, query: bytes, headers: Headers, digest: str | None) -> Refusal | None:
         """Return why a request is refused; None if it is not."""
         values: dict[str, list[bytes]] = {}
         for name, value in headers:
@@ -141,9 +141,8 @@ class AccessKeys:
             return _invalid(f"The headers {names} must be covered by the signature, and those that are must be there.")
         payload = header(_PAYLOAD)
         if payload is None or re.fullmatch("[0-9a-f]{64}", payload):
-            if body is None:
+            if digest is None:
                 return _invalid("The body is larger than the server takes, so its hash cannot be compared.")
-            digest = hashlib.sha256(body).hexdigest()
             if payload is not None and not hmac.compare_digest(payload, digest):
                 return _invalid("The body is not the one whose hash x-amz-content-sha256 has.")
             payload = digest

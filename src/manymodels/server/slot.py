@@ -279,7 +279,7 @@ class Slot(asyncio.Protocol):
                 call.expire("was still waiting for its turn")
             elif not call.future.done():  # the client may be gone
                 calls.append(call)
-                taken += len(call.invocation.body)
+                taken += call.invocation.size
         if queue:
             self.pending[resident] = queue
         return calls, taken

@@ -52,7 +52,7 @@ class Resident(Held):
             if self.calls[0].future.done():
                 self.calls.popleft()
                 continue
-            size += len(self.calls[0].invocation.body)
+            size += self.calls[0].invocation.size
             if taken and size > most_bytes:
                 break
             taken.append(self.calls.popleft())
