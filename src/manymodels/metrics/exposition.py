@@ -166,7 +166,7 @@ DEFINITIONS = (
     Definition(
         "manymodels_evictions",
         _COUNTER,
-        "Models unloaded: to make room, because the artifact was replaced or is gone, or on request.",
+        "Models unloaded: to make room, idle, because the artifact was replaced or is gone, or on request.",
         _each(lambda metrics: metrics.evictions),
         ("reason",),
     ),
