@@ -43,6 +43,7 @@ _SCRIPT = """
 for (const pre of document.querySelectorAll("pre.curl"))
   pre.textContent = pre.textContent.replace("http://SERVER", () => location.origin);
 const form = document.querySelector("form.try");
+const MOST = 100000;
 if (form !== null) {
   const [state, answer] = form.querySelectorAll("output");
   let latest = 0;
@@ -59,9 +60,11 @@ if (form !== null) {
       if ("model" in form.dataset) headers[form.dataset.header] = bytes(form.dataset.model);
       const reply = await fetch("/invocations", {method: "POST", headers, body: form.elements.body.value});
       const content = await reply.arrayBuffer(), took = Math.round(performance.now() - start);
-      let text = `${content.byteLength} bytes`;
-      try { text = new TextDecoder("utf-8", {fatal: true}).decode(content); } catch { /* it is no text */ }
-      show(`${reply.status} ${reply.statusText}, ${reply.headers.get("content-type")}, ${took} ms`, text);
+      const kind = reply.headers.get("content-type"), size = `${content.byteLength} bytes`;
+      let text = "It is not shown, as it is no text.";
+      try { text = new TextDecoder("utf-8", {fatal: true}).decode(content); } catch { /* bytes of another kind */ }
+      if (text.length > MOST) text = text.slice(0, MOST) + " ...";
+      show(`${reply.status} ${reply.statusText}, ${kind}, ${size}, ${took} ms`, text);
     } catch (error) {
       show(`There is no answer: ${error.message}`, "");
     }
