@@ -98,7 +98,9 @@ def server(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     archive(root / "store" / "team" / "bare.tar.gz", {"model.joblib": file.getvalue()})
     archive(root / "store" / "broken.tar.gz", {"model.joblib": b"<b>no pickle"})
     archive(root / "store" / HOSTILE, model | {"manymodels.json": json.dumps({"schema": DECLARED}).encode()})
-    with serve(root, root / "store", "--workers", "1", backend=backend) as running:
+    names = root / "names.json"
+    names.write_text('{"names": {"flower": {"serve": "iris.tar.gz"}}}')
+    with serve(root, root / "store", "--workers", "1", "--names", names, backend=backend) as running:
         yield running
 
 
@@ -157,6 +159,14 @@ def test_the_page_of_a_model(server: Server) -> None:
         "x-amzn-sagemaker-target-model", "X-Amzn-SageMaker-Target-Model"
     )
     assert "/openapi/iris.tar.gz" in shown.links
+
+
+def test_the_page_of_a_name_asks_by_that_name(server: Server) -> None:
+    shown = page(server, "/docs/flower")
+    assert "target-model: flower'" in shown.text
+    assert "Artifactiris.tar.gz" in shown.text
+    operation = server.client.get("/openapi/flower").json()["paths"]["/invocations"]["post"]
+    assert operation["parameters"][0]["schema"] == {"const": "flower"}
 
 
 def test_names_are_hostile(server: Server) -> None:

@@ -157,7 +157,8 @@ def test_a_shadow_that_hangs_holds_up_nobody(named: Named) -> None:
 def test_a_description_by_any_name(named: Named) -> None:
     assert named.server.predict("churn@prod") == [3.0]
     assert named.server.client.get("/models/churn@prod").json()["modelName"] == "churn/3.joblib"
-    assert named.server.client.get("/openapi/churn@4").json()["info"]["title"] == "churn/4.joblib"
+    assert named.server.client.get("/openapi/churn@4").json()["info"]["title"] == "churn@4"
+    assert "<td>churn/4.joblib</td>" in named.server.client.get("/docs/churn@4").text
 
 
 def test_a_model_is_refreshed_by_any_name_and_unloaded_by_its_own(named: Named) -> None:

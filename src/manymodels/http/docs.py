@@ -46,12 +46,13 @@ class Docs:
     async def page(self, request: Request) -> Reply:
         """``GET /docs/{TargetModel}``: what a model takes and gives; it is loaded if it has to be."""
         model, goldens = await self._find(request)
-        return pages.model(model, decode(model.schema), goldens, multi_model=self._role.multi_model)
+        name = request.parameters["model"]
+        return pages.model(name, model, decode(model.schema), goldens, multi_model=self._role.multi_model)
 
     async def openapi(self, request: Request) -> Reply:
         """``GET /openapi/{TargetModel}``: the same as an OpenAPI document."""
         model, goldens = await self._find(request)
-        name = model.name.encode(errors="backslashreplace").decode()
+        name = request.parameters["model"]
         multi_model = self._role.multi_model
         return Reply.json(
             200, document(name, decode(model.schema), goldens, multi_model=multi_model, version=__version__)

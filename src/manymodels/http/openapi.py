@@ -22,7 +22,7 @@ Json = dict[str, Any]
 def document(name: str, schema: Schema | None, goldens: Iterable[Golden], *, multi_model: bool, version: str) -> Json:
     """Return the document.
 
-    :param name: the TargetModel, as it can be shown.
+    :param name: the TargetModel.
     :param goldens: what is shown as examples.
     :param multi_model: whether requests name their model.
     :param version: of the server.

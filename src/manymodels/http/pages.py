@@ -158,13 +158,21 @@ def _listing(token: str, text: str) -> str:
 
 
 def model(
-    description: ModelDescription, schema: Schema | None, goldens: Sequence[Golden], *, multi_model: bool
+    name: str,
+    description: ModelDescription,
+    schema: Schema | None,
+    goldens: Sequence[Golden],
+    *,
+    multi_model: bool,
 ) -> Reply:
-    """Return the page of one model."""
-    name = description.name
+    """Return the page of one model.
+
+    :param name: its own, or one above artifacts, as which it is asked.
+    """
     schema = schema or Schema()
     plugin = description.plugin if description.framework is None else f"{description.plugin} on {description.framework}"
-    facts = [("Plugin", plugin), *(("Note", note) for note in description.notes)]
+    facts = [] if name == description.name else [("Artifact", description.name)]
+    facts += [("Plugin", plugin), *(("Note", note) for note in description.notes)]
     asked = name if multi_model else None
     golden = next((golden for golden in goldens if _text(golden.body) is not None), goldens[0] if goldens else None)
     if golden is not None:
@@ -237,7 +245,7 @@ def _form(name: str | None, body: str, content_type: str, accept: str) -> str:
         "" if name is None else f' data-header="{TARGET_MODEL}" data-model="{quote(name, errors="surrogateescape")}"'
     )
     lines = max(3, min(12, 1 + body.count("\n") + len(body) // 80))
-    # The first line break in a textarea is not of its text.
+    # The first line break in a textarea, or in a pre, is not of its text.
     return f"""<form class="try" hidden{named}>
 <h2>Try it</h2>
 <p><label>Request<textarea name="body" rows="{lines}" spellcheck="false">\n{escape(body)}</textarea></label></p>
@@ -258,7 +266,7 @@ def _sample(schema: Schema) -> str | None:
 def _body(title: str, body: bytes, content_type: str) -> str:
     text = _text(body)
     shown = f"{len(body)} bytes" if text is None else text
-    return f"<p>{title}, {escape(content_type)}</p><pre>{escape(shown)}</pre>"
+    return f"<p>{title}, {escape(content_type)}</p><pre>\n{escape(shown)}</pre>"
 
 
 def _text(body: bytes) -> str | None:
