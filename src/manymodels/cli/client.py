@@ -80,7 +80,11 @@ def models(target_model: str | None, url: str, *, as_json: bool) -> None:
     if target_model is not None:
         _show(_ask(url, "GET", f"/models/{quote(target_model, errors='surrogateescape')}").json(), as_json=as_json)
         return
-    loaded = {model["modelName"]: model for model in _items(url, "/models", "models")}
+    loaded: dict[str, dict[str, Any]] = {}
+    cache = None
+    for page in pages(url, "/models", "models"):
+        loaded |= {model["modelName"]: model for model in page["models"]}
+        cache = page.get("diskCache")
     names = list(_items(url, "/artifacts", "artifacts"))
     names += sorted(loaded.keys() - set(names))  # loaded, and gone from the store since
     if as_json:
@@ -89,6 +93,11 @@ def models(target_model: str | None, url: str, *, as_json: bool) -> None:
     rows = [(name, *_described(loaded.get(name))) for name in names]
     print_table(("Artifact", "Plugin", "Memory", "Load", "Notes"), rows)
     click.echo(f"{len(names)} artifact{'' if len(names) == 1 else 's'}, {len(loaded)} loaded")
+    if cache is not None:
+        click.echo(
+            f"disk cache: {size(cache['bytes'])} of {size(cache['budget'])}; since the server started "
+            f"{cache['hits']} artifacts were found there, {cache['misses']} were not, {cache['evictions']} made room"
+        )
 
 
 @click.command()

@@ -42,4 +42,6 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def size(count: int) -> str:
     """Return a number of bytes for people."""
+    if count >= 1 << 30:
+        return f"{count / (1 << 30):.1f} GiB"
     return f"{count / (1 << 20):.1f} MiB" if count >= 1 << 20 else f"{count / (1 << 10):.1f} KiB"

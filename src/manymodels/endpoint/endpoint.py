@@ -22,6 +22,7 @@ from ..errors import (
     StoreUnavailable,
 )
 from ..invocation import Answer, Invocation
+from ..metrics.state import DiskCacheState
 from ..plugins import Plugins
 from ..server import ModelDescription, ModelServer
 from ..server.streams import discard, once_whole
@@ -446,10 +447,14 @@ class Endpoint(Measured):
         version, error = resident.newer or ("", "")
         return structs.replace(model, version=resident.found.version, newer_version=version, newer_error=str(error))
 
+    def disk_cache(self) -> DiskCacheState:
+        """Return what the disk cache holds."""
+        return self._store.cache.state()
+
     async def metrics(self, accept: str) -> Answer:
         """Return the metrics for Prometheus."""
         self._metrics.outdated = self._residents.outdated()
-        self._metrics.disk_cache = self._store.cache.state()
+        self._metrics.disk_cache = self.disk_cache()
         return await super().metrics(accept)
 
     async def unload(self, name: str) -> None:

@@ -12,6 +12,7 @@ from ..errors import InternalFailure, ManyModelsError, Overloaded, RequestError
 from ..invocation import Answer, Invocation
 from ..metrics.cloudwatch import CloudWatch
 from ..metrics.exposition import Snapshot
+from ..metrics.state import DiskCacheState
 from ..sagemaker import VARIANT
 from ..server import ModelDescription, ModelServer
 from ..server.streams import once_whole
@@ -93,6 +94,10 @@ class Measured:
     def names(self, artifact: str | None = None) -> tuple[list[NameDescription], str]:
         """Return none: they are for whoever has a store."""
         return [], ""
+
+    def disk_cache(self) -> DiskCacheState | None:
+        """Return None: artifacts come unpacked."""
+        return None
 
     async def metrics(self, accept: str) -> Answer:
         """Return the metrics for Prometheus."""

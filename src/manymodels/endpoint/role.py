@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from ..invocation import Answer, Invocation
+from ..metrics.state import DiskCacheState
 from ..server import ModelDescription
 from .journal import Eviction
 from .names import NameDescription
@@ -91,6 +92,9 @@ class Role(Protocol):
 
     def names(self, artifact: str | None = None) -> tuple[list[NameDescription], str]:
         """Return the names above artifacts, or above one; and why their file, as it is now, is not in force."""
+
+    def disk_cache(self) -> DiskCacheState | None:
+        """Return what the disk cache holds; None where artifacts come unpacked."""
 
     async def metrics(self, accept: str) -> Answer:
         """Return the metrics for Prometheus.

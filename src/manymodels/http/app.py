@@ -167,11 +167,13 @@ class Application:
         return Reply.json(503, {"status": "Unhealthy"})
 
     async def list_models(self, request: Request) -> Reply:
-        """``GET /models``: the loaded models, a page at a time."""
+        """``GET /models``: the loaded models, a page at a time; and what the disk cache holds, if there is one."""
         models = self._role.models()
         page, token = paged(lambda after: (model.name for model in models if model.name > after), request.query)
         kept = set(page)
         content: dict[str, Any] = {"models": [_described(model) for model in models if model.name in kept]}
+        if (cache := self._role.disk_cache()) is not None:
+            content["diskCache"] = msgspec.to_builtins(cache)
         if token is not None:
             content["nextPageToken"] = token
         return Reply.json(200, content)
