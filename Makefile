@@ -74,7 +74,7 @@ test-all: test ## all checks, and the tests on every other Python that is there
 		if [ "Python $$version" = "$$($(BIN)/python --version | cut -d. -f1,2)" ]; then continue; \
 		elif python$$version -c "import venv" 2>/dev/null; \
 		then $(MAKE) --no-print-directory pytest PYTHON=python$$version VENV=.venv-$$version NEEDS=install \
-			TESTS='$(PORTABLE)' PIP="$(BIN)/uv pip install --quiet --python .venv-$$version" || exit 1; \
+			TESTS='$(PORTABLE)' PIP="$(BIN)/uv pip install --quiet --compile-bytecode --python .venv-$$version" || exit 1; \
 		else echo "Python $$version is not there: skipped"; fi; \
 	done
 

@@ -10,7 +10,7 @@ import boto3
 import pytest
 from botocore import UNSIGNED
 from botocore.config import Config
-from serving import BACKENDS, FLOWER, Server, as_json, constant, script, serve, until, waits
+from serving import BACKENDS, FLOWER, IMAGE, Server, as_json, constant, script, serve, until, waits
 
 pytestmark = pytest.mark.backends(*BACKENDS)
 
@@ -55,6 +55,13 @@ def test_a_single_model_is_there_for_boto3(single: Server) -> None:
 def test_a_single_model_is_listed(single: Server) -> None:
     [model] = single.client.get("/models").json()["models"]
     assert model["modelName"] == "model"
+
+
+@pytest.mark.skipif(bool(IMAGE), reason="the container's processes are not this server's children")
+def test_a_single_model_has_the_frameworks_it_needs_and_no_others(single: Server) -> None:
+    mapped = {part.path for process in single.processes() for part in process.memory_maps()}
+    assert any("/sklearn/" in path for path in mapped)
+    assert not any("xgboost" in path for path in mapped)
 
 
 def test_a_single_model_is_pinged_until_it_is_loaded(backend: str, tmp_path: Path) -> None:

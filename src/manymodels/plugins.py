@@ -36,6 +36,11 @@ class Binding(msgspec.Struct, frozen=True, array_like=True):
     #: The framework plugin below one that claimed the artifact's code.
     framework: str | None = None
 
+    @property
+    def plugins(self) -> list[str]:
+        """All of them."""
+        return [self.plugin] if self.framework is None else [self.plugin, self.framework]
+
 
 class PluginInfo(msgspec.Struct, frozen=True):
     """One registered plugin, as ``manymodels plugins`` shows it."""
@@ -202,7 +207,7 @@ class Plugins:
         """
         binding = self._bind(artifact, settings)
         if settings.policy is not None:
-            settings.policy.check_plugins(artifact.name, (binding.plugin, binding.framework))
+            settings.policy.check_plugins(artifact.name, binding.plugins)
         return binding
 
     def _bind(self, artifact: Artifact, settings: ModelSettings) -> Binding:

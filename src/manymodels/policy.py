@@ -28,14 +28,14 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __str__(self) -> str:
         return msgspec.json.encode(self).decode()
 
-    def check_plugins(self, artifact: str, plugins: Iterable[str | None]) -> None:
+    def check_plugins(self, artifact: str, plugins: Iterable[str]) -> None:
         """Check who is to serve an artifact.
 
         :param artifact: its name, for messages.
         :raises NotTrusted: if one of the plugins may not.
         """
         for name in plugins:
-            if name is not None and self.plugins is not None and name not in self.plugins:
+            if self.plugins is not None and name not in self.plugins:
                 raise NotTrusted(
                     f"{artifact!r} would be served by the plugin {name!r}, which the operator's policy does not allow "
                     f"(it allows {', '.join(self.plugins) or 'none'}); add it to 'plugins' there"

@@ -178,10 +178,9 @@ async def _try(
 ) -> tuple[ModelDescription, list[Answer | ManyModelsError]]:
     """Load a model and ask it one request after the other."""
     server = create_server(settings, {})
-    frameworks = [plugin for plugin in (binding.plugin, binding.framework) if plugin is not None]
     outcomes: list[Answer | ManyModelsError] = []
     try:
-        await server.start(frameworks)
+        await server.start(binding.plugins)
         description = await patiently(lambda: server.load(name, folder, binding), patience(settings))
         for request in requests:
             try:

@@ -105,9 +105,19 @@ class SingleModel(Container):
         self._loading: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start the model server and begin to load the model."""
-        await super().start()
+        """Start the model server, with what the model needs imported in advance, and begin to load the model."""
+        await self._start(await asyncio.get_running_loop().run_in_executor(None, self._frameworks))
         self._loading = asyncio.create_task(self._load())
+
+    def _frameworks(self) -> list[str] | None:
+        """Return the plugins that the model needs: none if it cannot be loaded; None, for all, if that is not known."""
+        if self._keys is not None:
+            return None  # no plugin is shown what is not verified, and to verify it twice would take longer
+        try:
+            plugins = self._bind(self.NAME, self._settings.base_dir / MODEL_DIR).plugins
+        except ManyModelsError:
+            return []  # to load it says why
+        return plugins if self._plugins.warm_up_imports(plugins) else None  # a script may import any framework
 
     async def _load(self) -> None:
         path = self._settings.base_dir / MODEL_DIR

@@ -131,8 +131,7 @@ class Fetcher:
                 continue
             assert opened.files is not None
             self._store.cache.release(opened.files.path)
-            binding = opened.files.binding
-            names.update(name for name in (binding.plugin, binding.framework) if name is not None)
+            names.update(opened.files.binding.plugins)
             if time.monotonic() > until:
                 break
         return sorted(names) or None

@@ -243,8 +243,7 @@ class Environments:
 
     def _ours(self, binding: Binding) -> _Own:
         """Return our packages for models of a binding: the plugins it names, and those that watch."""
-        bound = {name for name in (binding.plugin, binding.framework) if name is not None}
-        plugins = tuple(sorted(bound | set(self._plugins.watching)))
+        plugins = tuple(sorted({*binding.plugins, *self._plugins.watching}))
         if (ours := self._own.get(plugins)) is None:
             if self._temporary is None:
                 self._temporary = tempfile.TemporaryDirectory(prefix="manymodels-own-")
