@@ -23,8 +23,11 @@ import manymodels_xgboost
 import numpy as np
 import pandas as pd
 import xgboost
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import (
+    AdaBoostClassifier,
+    BaggingClassifier,
     GradientBoostingClassifier,
     HistGradientBoostingClassifier,
     IsolationForest,
@@ -33,6 +36,8 @@ from sklearn.ensemble import (
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, SGDClassifier
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputRegressor
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, PolynomialFeatures, StandardScaler
@@ -50,6 +55,7 @@ _labels = (_table[:, 0] + _table[:, 1] ** 2 > 1).astype(int)
 _frame = pd.DataFrame(_table, columns=[f"n{number}" for number in range(10)]).assign(
     color=_random.choice(["red", "green", "blue", "white"], 2000), size=_random.choice(["S", "M", "L"], 2000)
 )
+_bins = np.digitize(_table[:, 0], [-1.0, -0.3, 0.3, 1.0])
 _texts = ["color", "size"]
 _words = np.array(["".join(_random.choice(list("aeioulmnrst"), length)) for length in _random.integers(3, 9, 5000)])
 _documents = np.array([" ".join(_words[_random.zipf(1.3, 60) % 5000]) for _ in range(2000)], object)
@@ -85,6 +91,11 @@ MODELS: dict[str, Callable[[], Any]] = {
     "columns (scaled, one-hot), logistic": lambda: _mixed(_one_hot(), LogisticRegression()),
     "columns (scaled, ordinal), random forest": lambda: _mixed(_codes(), RandomForestClassifier(random_state=0)),
     "columns (scaled, ordinal), gradient boosting": lambda: _mixed(_codes(), GradientBoostingClassifier()),
+    "AdaBoost(50)": lambda: AdaBoostClassifier(random_state=0).fit(_table, _labels),
+    "Bagging(10)": lambda: BaggingClassifier(random_state=0).fit(_table, _labels),
+    "5 outputs, ridge": lambda: MultiOutputRegressor(Ridge()).fit(_table, _table[:, :5] ** 2),
+    "calibrated, linear SVC": lambda: CalibratedClassifierCV(LinearSVC()).fit(_table, _labels),
+    "one against the rest, logistic": lambda: OneVsRestClassifier(LogisticRegression()).fit(_table, _bins),
     "tf-idf, logistic": lambda: make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(_documents, _labels),
     "tf-idf of letters, linear SVC": lambda: make_pipeline(
         TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4)), LinearSVC()

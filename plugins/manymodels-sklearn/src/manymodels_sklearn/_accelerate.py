@@ -11,7 +11,7 @@ from manymodels import Accelerated, LeftToOriginal
 
 from ._input import Detailed
 from ._lean import NotLean, Source, predictor_of, rows
-from ._predict import DetailedPrediction
+from ._predict import DetailedPrediction, by_row
 
 if TYPE_CHECKING:
     from ._model import SklearnModel
@@ -50,7 +50,7 @@ def accelerate(model: SklearnModel) -> Accelerated | None:
             return predictions
         answer = DetailedPrediction(predictions=predictions)
         if lean.predict_proba is not None:
-            answer["probabilities"] = lean.predict_proba(prepared)
+            answer["probabilities"] = by_row(lean.predict_proba(prepared))
         answer["model_metadata"] = model.metadata
         return answer
 

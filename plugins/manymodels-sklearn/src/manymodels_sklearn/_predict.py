@@ -37,7 +37,7 @@ def predict(data: Any, model: SklearnModel) -> Any:
             return predictions
         answer = DetailedPrediction(predictions=predictions)
         if hasattr(estimator, "predict_proba"):
-            answer["probabilities"] = _by_row(estimator.predict_proba(table))
+            answer["probabilities"] = by_row(estimator.predict_proba(table))
     except (TypeError, ValueError) as error:
         from sklearn.exceptions import NotFittedError
 
@@ -49,7 +49,7 @@ def predict(data: Any, model: SklearnModel) -> Any:
     return answer
 
 
-def _by_row(probabilities: Any) -> Any:
+def by_row(probabilities: Any) -> Any:
     """Turn the arrays of a model of many outputs, one for each output, into a list for each row."""
     if not isinstance(probabilities, list):
         return probabilities

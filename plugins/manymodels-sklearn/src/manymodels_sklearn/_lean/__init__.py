@@ -5,7 +5,22 @@
 
 from __future__ import annotations
 
-from . import bayes, clusters, columns, encode, features, impute, linear, pipeline, scale, sparse, texts, trees, vote
+from . import (
+    bayes,
+    clusters,
+    columns,
+    encode,
+    features,
+    impute,
+    linear,
+    pipeline,
+    scale,
+    several,
+    sparse,
+    texts,
+    trees,
+    vote,
+)
 from .base import NotLean, Predictor, Source, predictor_of
 from .probes import rows
 
@@ -24,6 +39,7 @@ __all__ = [
     "predictor_of",
     "rows",
     "scale",
+    "several",
     "sparse",
     "texts",
     "trees",

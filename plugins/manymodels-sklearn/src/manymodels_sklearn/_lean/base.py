@@ -49,6 +49,8 @@ class Predictor:
     predict_proba: Callable[[Array], Any] | None
     #: Values worth trying.
     values: Values
+    #: The same for its `decision_function`; None if the estimator has none, or the form leaves it out.
+    decision: Callable[[Array], Array] | None = None
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def _classifier(model: Any, source: Source, probabilities: Callable[[Array], Arr
         return classes.take((scores > 0).astype(np.intp) if scores.ndim == 1 else scores.argmax(axis=1))
 
     predict_proba = None if probabilities is None else lambda table: probabilities(decision(table))
-    return Predictor("lean linear", checked(source), predict, predict_proba, ordinary(source))
+    return Predictor("lean linear", checked(source), predict, predict_proba, ordinary(source), decision)
 
 
 def _sigmoid(scores: Array) -> Array:

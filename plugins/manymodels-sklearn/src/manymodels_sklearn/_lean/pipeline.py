@@ -26,7 +26,7 @@ def _pipeline(pipeline: Any, source: Source) -> Predictor:
         return prepare(transform(table))
 
     name = last.name if last.name.startswith("lean pipeline") else f"lean pipeline, {last.name.removeprefix('lean ')}"
-    return Predictor(name, prepared, last.predict, last.predict_proba, first.values(last.values))
+    return Predictor(name, prepared, last.predict, last.predict_proba, first.values(last.values), last.decision)
 
 
 def _chain(steps: Sequence[Any], source: Source) -> Transform:

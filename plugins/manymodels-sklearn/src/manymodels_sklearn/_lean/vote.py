@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,23 @@ from .base import NotLean, Predictor, Source, Values, merged, predictor, predict
 from .cells import Array
 
 
-def _all_values(predictors: list[Predictor], source: Source) -> Values:
+def all_values(predictors: Sequence[Predictor], source: Source) -> Values:
+    """Return the values worth trying of several predictors; of sparse rows none are."""
+    if source.form == "sparse":
+        return []
     return [merged([inner.values[column] for inner in predictors]) for column in range(source.width)]
 
 
-def _checked(predictors: list[Predictor]) -> Any:
-    """Return a `prepare` that gives each predictor's own prepared table, in a list."""
-    return lambda table: [inner.prepare(table) for inner in predictors]
+def together(predictors: Sequence[Predictor]) -> Callable[[Array], Any]:
+    """Return a `Predictor.prepare` that gives each predictor's own prepared table, in a list."""
+    functions = [inner.prepare for inner in predictors]
+    distinct = list(dict.fromkeys(functions))
+
+    def prepare(table: Array) -> list[Array]:
+        made = {function: function(table) for function in distinct}
+        return [made[function] for function in functions]
+
+    return prepare
 
 
 @predictor("VotingRegressor", forms=("table", "texts"))
@@ -30,7 +40,7 @@ def _voting_regressor(vote: Any, source: Source) -> Predictor:
         average: Array = np.average(predictions, axis=1, weights=weights)
         return average
 
-    return Predictor("lean vote", _checked(inner), predict, None, _all_values(inner, source))
+    return Predictor("lean vote", together(inner), predict, None, all_values(inner, source))
 
 
 @predictor("VotingClassifier", forms=("table", "texts"))
@@ -57,10 +67,10 @@ def _voting_classifier(vote: Any, source: Source) -> Predictor:
     is_soft = vote.voting == "soft"
     return Predictor(
         "lean vote",
-        _checked(inner),
+        together(inner),
         soft if is_soft else hard,
         predict_proba if is_soft else None,
-        _all_values(inner, source),
+        all_values(inner, source),
     )
 
 
@@ -85,13 +95,17 @@ def _stacking(stack: Any, source: Source) -> Predictor:
         predicted = final.predict(prepared)
         return predicted if classes is None else classes.take(predicted)
 
-    return Predictor("lean stack", prepare, predict, final.predict_proba, _all_values(inner, source))
+    return Predictor("lean stack", prepare, predict, final.predict_proba, all_values(inner, source))
 
 
 def _columns(inner: Predictor, method: str, classes: int) -> tuple[Callable[[Array], Array], int]:
     """Return what makes a predictor's columns in the table of a stack's last one, and how many they are."""
     if method == "predict":
         return (lambda table: inner.predict(table).reshape(-1, 1)), 1
+    decision = inner.decision
+    columns = 1 if classes == 2 else classes
+    if method == "decision_function" and decision is not None:
+        return (lambda table: decision(table).reshape(-1, columns)), columns
     shares = inner.predict_proba
     if method != "predict_proba" or shares is None:
         raise NotLean(f"a stack's predictor is asked for {method}")
