@@ -68,16 +68,15 @@ def fake() -> Iterator[Fake]:
 
 @pytest.fixture
 def open_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RemoteStore]:
-    """Open a store at an endpoint; botocore does not try again, and nothing takes long."""
+    """Open a store at an endpoint; botocore does not try again."""
 
-    def opened(endpoint: str, timeout: float = 20) -> RemoteStore:
+    def opened(endpoint: str, timeout: float = 60) -> RemoteStore:
         variables = {**s3.CREDENTIALS, "AWS_ENDPOINT_URL": endpoint, "AWS_MAX_ATTEMPTS": "1"}
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         return RemoteStore(connect("s3://models", timeout), DiskCache(tmp_path), lambda path: True)
 
-    monkeypatch.setattr(module, "READ", 1)
-    monkeypatch.setattr(module, "ANSWER", 5)
+    monkeypatch.setattr(module, "ANSWER", 60)  # the first takes botocore's client to be made
     monkeypatch.setattr(module, "BACK_OFF", 0.01)
     return opened
 
@@ -170,9 +169,12 @@ def test_a_store_that_refuses_connections_is_not_tried_again_at_once(
     assert caplog.text.count("what is loaded is served on") == 1
 
 
-def test_a_store_that_does_not_answer(fake: Fake, open_: Callable[..., RemoteStore]) -> None:
+def test_a_store_that_does_not_answer(
+    fake: Fake, open_: Callable[..., RemoteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "READ", 1)
     gone = threading.Event()
-    fake.answer = lambda handler: (gone.wait(30), None)[1]
+    fake.answer = lambda handler: (gone.wait(90), None)[1]
     store = open_(f"http://127.0.0.1:{fake.server.server_port}")
     try:
         with pytest.raises(StoreUnavailable, match="cannot be reached"):
