@@ -308,3 +308,9 @@ def booster(path: Path) -> None:
     """Write an XGBoost model of the iris data."""
     features, classes = load_iris(return_X_y=True)
     xgboost.train({"objective": "reg:squarederror"}, xgboost.DMatrix(features, classes), 5).save_model(path)
+
+
+def uploads(server: Server) -> int:
+    """Return how many large bodies the server keeps."""
+    links = [link for process in server.processes() for link in Path(f"/proc/{process.pid}/fd").iterdir()]
+    return sum("memfd:body" in os.readlink(link) for link in links if link.is_symlink())

@@ -22,15 +22,17 @@ import s3
 from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 from s3 import BUCKET, S3
-from serving import FLOWER, Server, as_json, constant, runtime_client, script, serve, until
+from serving import FLOWER, Server, as_json, constant, runtime_client, script, serve, until, uploads
 
 from manymodels.asynchronous import Outcome, Queue, Queued, Runner
 from manymodels.asynchronous.queue import Begun
 from manymodels.asynchronous.runner import NOTE
 from manymodels.cli.parts import create_runner
 from manymodels.errors import BadMember, ManyModelsError, Overloaded, SettingsError
+from manymodels.invocation import Upload
 from manymodels.metrics.record import Metrics
 from manymodels.settings import load
+from manymodels.spool import LARGE
 from manymodels.store.exchange import Exchange
 
 BODY = as_json([FLOWER])
@@ -164,6 +166,13 @@ def test_a_target_model_can_be_added(place: Place) -> None:
 def test_an_input_may_have_any_name(place: Place) -> None:
     reply = place.ask(InputLocation=place.put("in/größe 1%.json"))
     assert place.get(reply["OutputLocation"])["Body"].read() == b"[1.0]"
+
+
+def test_a_large_input_comes_whole(place: Place) -> None:
+    body = b"0123456789abcdef" * (LARGE // 16)
+    reply = place.ask("told", ContentType="text/x", InputLocation=place.put("in/large", body))
+    assert json.loads(place.get(reply["OutputLocation"])["Body"].read())[0] == body.decode()
+    until(lambda: not uploads(place.server), "nothing is kept of it")
 
 
 def test_names_of_outputs(place: Place) -> None:
@@ -446,7 +455,8 @@ class Echo:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    async def invoke(self, queued: Queued, body: bytes) -> Outcome:
+    async def invoke(self, queued: Queued, body: bytes | Upload) -> Outcome:
+        assert isinstance(body, bytes)
         self.asked.append(queued.id)
         passing = body == b"later" and len(self.asked) == 1
         return Outcome(body, "text/plain", succeeded=not passing, passing=passing)

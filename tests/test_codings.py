@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 import random
 import sys
 import tracemalloc
@@ -13,12 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving import FLOWER, TARGET_MODEL, Server, as_json, constant, read_reply, script, serve, until
+from serving import FLOWER, TARGET_MODEL, Server, as_json, constant, read_reply, script, serve, until, uploads
 
 from manymodels.errors import BadInput, UnsupportedAccept, UnsupportedContentType
 from manymodels.http.codings import WORTHWHILE, accepted, coding_of, pack, unpack
-from manymodels.http.spool import LARGE as SPOOLED
-from manymodels.http.spool import Spool, release
+from manymodels.spool import LARGE as SPOOLED
+from manymodels.spool import Spool, release
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -211,12 +210,6 @@ def test_what_is_packed(server: Server, model: str, accept: str, size: int, acce
 
 
 # -- Large bodies --
-
-
-def uploads(server: Server) -> int:
-    """Return how many large bodies the server keeps."""
-    links = [link for process in server.processes() for link in Path(f"/proc/{process.pid}/fd").iterdir()]
-    return sum("memfd:body" in os.readlink(link) for link in links if link.is_symlink())
 
 
 @pytest.mark.parametrize("size", [SPOOLED - 1, SPOOLED, MAX_BODY])

@@ -25,7 +25,7 @@ from serving import FLOWER, Server, as_json, constant, serve, until
 from manymodels.cli import cli
 from manymodels.errors import SettingsError
 from manymodels.http.sigv4 import AccessKeys, Secret
-from manymodels.http.spool import LARGE
+from manymodels.spool import LARGE
 
 KEYS = {"AKIAONE": "one/secret", "ASIATWO": {"secret": "two+secret", "session_token": "token=="}}
 PATH = "/endpoints/a%20b%2Fc/./invocations"

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import msgspec
 
 from ..errors import BadMember, BodyTooLarge, LoadFailed, ManyModelsError, Overloaded, StoreUnavailable
+from ..invocation import Upload
 from ..metrics.record import Metrics
 from ..server.tasks import Tasks
+from ..spool import release
 from .queue import Begun, Queue, Queued
 
 if TYPE_CHECKING:  # it needs the package s3fs, which is not always there
@@ -48,7 +50,7 @@ class Outcome(msgspec.Struct, frozen=True):
 class Invoker(Protocol):
     """Who answers an invocation, as it would a client's that waits for it."""
 
-    async def invoke(self, queued: Queued, body: bytes) -> Outcome:
+    async def invoke(self, queued: Queued, body: bytes | Upload) -> Outcome:
         """Invoke the model; whatever goes wrong is an outcome."""
 
     def failed(self, queued: Queued, error: ManyModelsError) -> Outcome:
@@ -145,7 +147,7 @@ class Runner:
     # -- Inputs --
 
     @contextlib.asynccontextmanager
-    async def _input(self, queued: Queued) -> AsyncIterator[bytes]:
+    async def _input(self, queued: Queued) -> AsyncIterator[bytes | Upload]:
         """Read an invocation's input, once there is memory for it.
 
         :raises BadMember: if it cannot be read.
@@ -165,7 +167,11 @@ class Runner:
         async with self._room(stated.size):
             with _readable():
                 body = await self._exchange.read(queued.input, stated)
-            yield body
+            try:
+                yield body
+            finally:
+                if isinstance(body, Upload):
+                    release(body)
 
     @contextlib.asynccontextmanager
     async def _room(self, size: int) -> AsyncIterator[None]:

@@ -12,6 +12,7 @@ from .. import sagemaker
 from ..asynchronous import Outcome, Queued, Runner
 from ..endpoint import Outputs, Role
 from ..errors import BadMember, BodyTooLarge, ManyModelsError
+from ..invocation import Upload
 from .replies import Reply, aws_error
 from .request import Request
 from .runtime import check
@@ -157,7 +158,7 @@ class AsyncInvocations:
 
     # -- Answers --
 
-    async def invoke(self, queued: Queued, body: bytes) -> Outcome:
+    async def invoke(self, queued: Queued, body: bytes | Upload) -> Outcome:
         """Invoke the model as a client would."""
         request = self._request(queued, body)
         reply = await self._answer(request)
@@ -172,9 +173,13 @@ class AsyncInvocations:
         reply = aws_error(error, self._request(queued, b""))
         return Outcome(reply.body, "application/json", succeeded=False)
 
-    def _request(self, queued: Queued, body: bytes) -> Request:
+    def _request(self, queued: Queued, body: bytes | Upload) -> Request:
         path = f"/endpoints/{queued.endpoint}/invocations"
-        request = Request("POST", path, b"", body, queued.id, parameters={"endpoint": queued.endpoint})
+        request = Request("POST", path, b"", b"", queued.id, parameters={"endpoint": queued.endpoint})
+        if isinstance(body, Upload):
+            request.upload = body
+        else:
+            request.body = body
         request.headers = dict(queued.headers)
         request.content_type = queued.headers.get("content-type")
         request.accept = queued.headers.get("accept")

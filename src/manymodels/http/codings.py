@@ -15,9 +15,9 @@ from ..errors import BadInput, ManyModelsError, UnsupportedAccept, UnsupportedCo
 from ..invocation import Upload
 from ..media import media_type
 from ..server.messages import Failure
+from ..spool import LARGE, SUPPORTED, Spool
 from .replies import Reply
 from .request import Request
-from .spool import LARGE, SUPPORTED, Spool
 from .streaming import StreamedReply
 
 if sys.version_info >= (3, 14):

@@ -13,12 +13,12 @@ from urllib.parse import unquote
 import httptools
 
 from ..errors import ManyModelsError
+from ..spool import LARGE as SPOOLED
+from ..spool import SUPPORTED, Spool, release
 from .codings import supported
 from .replies import Reply
 from .request import Ids, Request
 from .sigv4 import AccessKeys
-from .spool import LARGE as SPOOLED
-from .spool import SUPPORTED, Spool, release
 from .streaming import StreamedReply
 
 logger = logging.getLogger(__name__)

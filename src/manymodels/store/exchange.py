@@ -11,9 +11,14 @@ import aiohttp
 from botocore import exceptions
 
 from ..errors import LoadFailed, StoreUnavailable
+from ..invocation import Upload
+from ..spool import LARGE, SUPPORTED, Spool
 from .s3 import BUSY, EXPIRED, UNKNOWN, file_system, status_of
 
 T = TypeVar("T")
+
+#: Bytes of a large object that are read at a time.
+PIECE = 1 << 20
 
 ADDRESS = re.compile(r"s3://([^/]+)/(.+)", re.DOTALL)
 
@@ -65,8 +70,8 @@ class Exchange:
             raise
         return None if reply is None else Stated(reply)
 
-    async def read(self, address: str, stated: Stated) -> bytes:
-        """Return an object's content.
+    async def read(self, address: str, stated: Stated) -> bytes | Upload:
+        """Return an object's content; what is large is there until it is released.
 
         :raises LoadFailed: if it is another than was stated.
         """
@@ -74,9 +79,14 @@ class Exchange:
         async def ask(client: Any, bucket: str, key: str) -> Any:
             reply = await client.get_object(Bucket=bucket, Key=key, IfMatch=stated.tag)
             async with reply["Body"] as body:
-                return await body.read()
+                if stated.size < LARGE or not SUPPORTED:
+                    return await body.read()
+                spool = Spool()
+                while piece := await body.read(PIECE):
+                    spool.write(piece)
+                return spool.end()
 
-        return cast("bytes", await self._ask(address, ask, "s3:GetObject"))
+        return cast("bytes | Upload", await self._ask(address, ask, "s3:GetObject"))
 
     async def write(
         self, address: str, body: bytes, content_type: str, notes: dict[str, str], *, replace: bool

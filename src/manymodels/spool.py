@@ -1,4 +1,4 @@
-"""Large bodies of requests, kept where workers read them by themselves: in memory that belongs to no process."""
+"""Large inputs of models, kept where workers read them by themselves: in memory that belongs to no process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..invocation import Upload
+from .invocation import Upload
 
 #: Bytes from which a body is kept so. A smaller one is copied along in less time.
 LARGE = 1 << 20
