@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import joblib
 import pytest
-from serving import BACKENDS, FLOWER, Server, archive, iris, serve, until
+from serving import BACKENDS, FLOWER, PATIENCE, Server, archive, iris, serve, until
 
 from manymodels import Golden
 from manymodels.golden import write
@@ -277,6 +277,7 @@ def tab(browser: Any, server: Server) -> Iterator[Any]:
     errors: list[str] = []
     asked: list[str] = []
     with browser.new_page(base_url=server.url) as opened:
+        opened.set_default_timeout(PATIENCE * 1000)
         opened.on("pageerror", lambda error: errors.append(str(error)))
         opened.on("dialog", lambda dialog: errors.append(dialog.message))
         opened.on("request", lambda request: asked.append(request.url))
