@@ -221,6 +221,9 @@ def test_an_empty_folder_and_a_file_nobody_claims(strict: Server, root: Path) ->
     refused(strict, "nothing", 404, "no artifact")
     (root / "notes.txt").write_text("hello")
     refused(strict, "notes.txt", 424, "notes.txt")
+    described = strict.client.get("/models/notes.txt")
+    assert described.status_code == 404
+    assert described.json()["message"].startswith("'notes.txt' is not loaded: no plugin claims 'notes.txt'")
 
 
 # -- Scripts --

@@ -131,6 +131,7 @@ def test_running_invocations_are_answered_before_it_stops(root: Path, tmp_path: 
         until(lambda: _refuses(server), "no more connections are taken")
         gate.touch()
         assert [future.result().json() for future in last] == [[1]] * 3
+        assert "stopping: what is being answered has 20 s" in server.log()
         assert server.process.wait(60) == 0
         until(lambda: not any(process.is_running() for process in tree), "the process tree is gone")
 

@@ -136,7 +136,7 @@ def test_truncated_within_what_is_compressed(tmp_path: Path, compress: Any) -> N
         (b"\x04\x22\x4d\x18rest", "compressed by lz4, or by joblib before 0.10; save it again with compress=3"),
         (b"ZF0x5", "compressed by lz4, or by joblib before 0.10"),
         (b"cjoblib.numpy_pickle\nNDArrayWrapper\n.", "joblib before 0.10 wrote it"),
-        (b"", "is corrupt or truncated"),
+        (b"", "model.pkl of 'm' is empty; upload it again"),
     ],
 )
 def test_what_is_not_read(tmp_path: Path, content: bytes, said: str) -> None:

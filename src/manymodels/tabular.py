@@ -18,6 +18,8 @@ from .errors import BadInput
 
 # numpy 1 has no more; JSON nested deeper is no table of anybody's.
 _MAX_DIMENSIONS = 32
+#: What Python's json writes though JSON has no such values.
+_NOT_JSON = ("NaN", "nan", "Infinity")
 _NUMBERS: frozenset[type] = frozenset({int, float, bool})
 _NUMBERS_OR_NULL: frozenset[type] = _NUMBERS | {NoneType}
 
@@ -174,7 +176,8 @@ def _parse(body: bytes, line: int | None = None) -> Any:
     except orjson.JSONDecodeError as error:
         text(body)  # says better where the encoding is broken
         place = f"line {line or error.lineno}, column {error.colno}"
-        raise BadInput(f"the body is not valid JSON at {place}: {error.msg}") from error
+        hint = "; write null for a value that is missing" if error.doc.startswith(_NOT_JSON, error.pos) else ""
+        raise BadInput(f"the body is not valid JSON at {place}: {error.msg}{hint}") from error
 
 
 def _rows(value: list[Any]) -> npt.NDArray[Any] | Table:

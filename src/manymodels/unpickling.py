@@ -68,6 +68,8 @@ def load(path: Path, name: str, policy: Policy | None = None, remedy: str = "ins
     except _DAMAGE as error:
         if type(error).__module__.partition(".")[0] not in sys.stdlib_module_names:
             raise  # a framework's own, which its plugin can word
+        if isinstance(error, EOFError) and not path.stat().st_size:
+            raise BadArtifact(f"{what} is empty; upload it again") from error
         reason = getattr(error, "strerror", None) or error  # an OSError's whole text may hold a path
         raise BadArtifact(
             f"{what} is corrupt or truncated, or was saved with versions that do not fit "

@@ -133,10 +133,17 @@ def test_null_is_missing(serve: Callable[..., Model]) -> None:
         ask(serve(logistic()), [[None, 1, 2, 3]])
 
 
+def test_a_header_that_is_not_known_for_one_is_told(serve: Callable[..., Model]) -> None:
+    for body in (b"a,b,c,d\n1,2,3,4\n", b"a,b,c,d\n1,2,3,\n5,6,7,8\n"):
+        with pytest.raises(BadInput, match=r"float: 'a'; if the first row is a header, .* text/csv; header=present$"):
+            ask(serve(logistic()), body, "text/csv")
+
+
 def test_what_the_estimator_refuses_is_one_line(serve: Callable[..., Model]) -> None:
     with pytest.raises(BadInput, match="the model refuses the data: ") as caught:
         ask(serve(logistic()), [["x" * 5000 + "\nsecret", "b", "c", "d"]])
     assert "secret" not in str(caught.value)
+    assert "header" not in str(caught.value)
     assert len(str(caught.value)) < 350
 
 

@@ -435,7 +435,10 @@ class Endpoint(Measured):
 
     def describe(self, name: str) -> ModelDescription:
         """Return one loaded model, with its version, by its own name or another."""
-        return self._versioned(super().describe(self._artifact(name)))
+        name = self._artifact(name)
+        if name not in self._residents and (why := self._failures.why(name)):
+            raise ModelNotFound(f"{name!r} is not loaded: {why}")
+        return self._versioned(super().describe(name))
 
     def _artifact(self, name: str) -> str:
         """Return the artifact that a name stands for, most often if there are several."""

@@ -35,6 +35,11 @@ class Failures:
         failure = self._failures.get(target_model)
         return failure.version if failure is not None and time.monotonic() < failure.until else None
 
+    def why(self, target_model: str) -> str:
+        """Return why an artifact could not be loaded when it was last tried; empty if it could, or was not tried."""
+        failure = self._failures.get(target_model)
+        return "" if failure is None else str(failure.error)
+
     def check(self, found: Found) -> None:
         """Raise the error of an artifact that is not to be tried yet.
 

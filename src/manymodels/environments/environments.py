@@ -267,8 +267,9 @@ def _digest(wanted: tuple[str, ...]) -> str:
 
 def _state(model: str, build: Build) -> ManyModelsError:
     if build.error is not None:
+        why = build.error.rstrip(".")
         return LoadFailed(
-            f"the environment that {model!r} asks for cannot be built: {build.error}; change its requirements.txt"
+            f"the environment that {model!r} asks for cannot be built: {why}; change its requirements.txt"
         )
     return ModelNotReady(
         f"the environment of {model!r} is being built, for {build.seconds:.0f} s so far ({build.stage}); try again"

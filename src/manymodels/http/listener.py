@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -13,6 +14,8 @@ from .connection import Connection
 from .replies import Reply
 from .request import Ids, Request
 from .sigv4 import AccessKeys
+
+logger = logging.getLogger(__name__)
 
 #: Connections that wait to be taken; the system may allow fewer (net.core.somaxconn).
 BACKLOG = 2048
@@ -66,6 +69,9 @@ class Listener:
         self._server.close()
         for connection in list(self.connections):
             connection.stop()
+        await asyncio.sleep(POLL)  # in which those that had nothing to answer are gone
+        if self.connections:
+            logger.info("stopping: what is being answered has %d s; Ctrl-C again hangs up on it", grace)
         end = self._loop.time() + grace
         while self.connections and self._loop.time() < end:  # noqa: ASYNC110 - at the end only
             await asyncio.sleep(POLL)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 #: Longest text of an estimator's error that a client is shown.
 _LONGEST = 300
+_HEADER = "; if the first row is a header, say so: Content-Type: text/csv; header=present"
 
 
 class DetailedPrediction(dict[str, Any]):
@@ -44,9 +45,25 @@ def predict(data: Any, model: SklearnModel) -> Any:
         if isinstance(error, NotFittedError):  # a ValueError, but no fault of the data
             raise
         text = str(error).strip() or type(error).__name__
-        raise BadInput(f"the model refuses the data: {text.splitlines()[0][:_LONGEST]}") from error
+        hint = _HEADER if _headed(data.table if isinstance(data, Detailed) else data) else ""
+        raise BadInput(f"the model refuses the data: {text.splitlines()[0][:_LONGEST]}{hint}") from error
     answer["model_metadata"] = model.metadata
     return answer
+
+
+def _headed(table: Any) -> bool:
+    """Say whether rows look like those of a CSV file whose header was taken for one of them."""
+    if not isinstance(table, np.ndarray) or table.dtype != np.object_ or table.ndim != 2 or len(table) < 2:
+        return False
+    return not any(map(_is_number, table[0])) and all(map(_is_number, table[1]))
+
+
+def _is_number(value: object) -> bool:
+    try:
+        float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def by_row(probabilities: Any) -> Any:
