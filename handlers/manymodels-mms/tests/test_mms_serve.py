@@ -23,8 +23,6 @@ from sklearn.neighbors import KNeighborsRegressor
 
 from manymodels.store import pack
 
-pytestmark = pytest.mark.timeout(180)
-
 BUDGET = 160 << 20
 
 ECHO = """
