@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import time
@@ -59,16 +60,31 @@ def test_an_answer_that_is_not_read(server: Server) -> None:
 
 
 def test_an_answer_that_is_read_slowly(server: Server) -> None:
+    while (pause := read_slowly(server)) is not None:  # hung up on, as is right only if this process was held up
+        assert pause > 0.4, f"the server hung up on a client that paused for {pause:.2f} s"
+
+
+def read_slowly(server: Server) -> float | None:
+    """Read an answer for longer than the server waits for a client that reads nothing, and ask on the same connection.
+
+    :returns: the longest pause in seconds, if the server hangs up.
+    """
     with server.connect() as sock, sock.makefile("rb") as file:
         sock.sendall(POST + TARGET_MODEL.encode() + b": large\r\nContent-Length: 0\r\n\r\n")
         while file.readline() != b"\r\n":
             pass
-        size = 0
-        while size < SIZE:
-            size += len(file.read(2 << 20))
-            time.sleep(0.2)
+        size, pause, last = 0, 0.0, time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            while size < SIZE and (part := file.read(2 << 20)):
+                size += len(part)
+                time.sleep(0.1)
+                now = time.monotonic()
+                pause, last = max(pause, now - last), now
+        if size < SIZE:
+            return pause
         sock.sendall(FIVE + b"\r\n" + BODY)
         assert read_reply(file).status == 200
+    return None
 
 
 def established(server: Server, sock: socket.socket) -> bool:

@@ -7,6 +7,7 @@ import site
 import subprocess
 import sys
 import venv
+from importlib import metadata
 from pathlib import Path
 
 import httpx
@@ -14,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from manymodels.cli import cli
+from manymodels.plugins import GROUP
 from manymodels.sagemaker import TARGET_MODEL
 from manymodels.testing.suite import CHECKS
 
@@ -24,7 +26,9 @@ def new_plugin(*arguments: str) -> tuple[int, str]:
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    environment = {**os.environ, "MANYMODELS_BLOCK_PLUGINS": "sklearn,xgboost"}
+    # One other plugin is enough: to write the samples of all imports every framework.
+    others = {entry.name for entry in metadata.entry_points(group=GROUP)} - {"custom"}
+    environment = {**os.environ, "MANYMODELS_BLOCK_PLUGINS": ",".join(others)}
     done = subprocess.run(
         list(map(str, command)), cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -131,7 +131,6 @@ async def test_a_model_that_kills_its_workers_gets_its_own_and_is_then_refused(
 
 
 async def test_a_refusal_ends_and_good_conduct_clears_the_record(toys: Toys, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conduct, "REFUSED", 0.2)
     record = conduct.Conduct()
     for _ in range(4):
         record.killed("m", "/m", "was ended by SIGSEGV")
@@ -140,7 +139,9 @@ async def test_a_refusal_ends_and_good_conduct_clears_the_record(toys: Toys, mon
     record.check("m", "/m-2")
     record.check("other", "/m")
     assert record.isolated("m", "/m")
-    await asyncio.sleep(0.5)
+    monkeypatch.setattr(conduct, "REFUSED", 0.01)
+    record.killed("m", "/m", "was ended by SIGSEGV")
+    await until(lambda: record.refusal("m", "/m") is None, "its time is up")
     record.check("m", "/m")
     monkeypatch.setattr(conduct, "FORGIVEN", 0.0)
     record.killed("m", "/m", "was ended by SIGSEGV")

@@ -124,7 +124,7 @@ async def test_a_client_in_a_hurry_does_not_end_the_worker(toys: Toys) -> None:
         await toys.load(pool, "m")
         worker = home(pool, "m")
         gate = toys.gate()
-        call = asyncio.create_task(hurry(pool, "m", 1.0, wait=str(gate)))
+        call = asyncio.create_task(hurry(pool, "m", 3.0, wait=str(gate)))
         await gate.reached()
         with pytest.raises(InvocationTimeout, match="still running"):
             await call
