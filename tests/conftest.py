@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import clouds
 import joblib
 import psutil
 import pytest
 from pools import TOY, Toys, ended
-from serving import IRIS, RUNNING, Server, booster, constant, iris, script, serve
+from serving import IRIS, RUNNING, Server, booster, constant, iris, runtime_client, script, serve
 
 from manymodels.store import pack
 
@@ -101,6 +102,14 @@ def server(
     address, env = served
     with serve(tmp_path_factory.mktemp("server"), address, "--workers", "2", env=env, backend=backend) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def runtime(server: Server) -> Iterator[Any]:
+    """A client of sagemaker-runtime of that server."""
+    client = runtime_client(server.url)
+    yield client
+    client.close()
 
 
 # -- Worker pools, in the tests' own process --

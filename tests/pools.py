@@ -89,6 +89,13 @@ async def ask(pool: WorkerPool, name: str, timeout: float = PATIENCE, **orders: 
     return content
 
 
+async def block(pool: WorkerPool, name: str, gate: Gate) -> asyncio.Task[dict[str, Any]]:
+    """Begin an invocation that takes until the gate is opened."""
+    call = asyncio.create_task(ask(pool, name, wait=str(gate)))
+    await gate.reached()
+    return call
+
+
 async def until(condition: Callable[[], Any], what: str) -> None:
     """Wait until the condition holds."""
     loop = asyncio.get_running_loop()

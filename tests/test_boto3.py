@@ -30,13 +30,6 @@ HEADERS = {
 }
 
 
-@pytest.fixture(scope="module")
-def runtime(server: Server) -> Iterator[Any]:
-    client = runtime_client(server.url)
-    yield client
-    client.close()
-
-
 def answer(reply: Any) -> Any:
     """Return the JSON of a reply."""
     with reply["Body"] as stream:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import FLOWER, Server, runtime_client, script, serve, until, waits
+from serving import FLOWER, Server, script, serve, until, waits
 
 #: Adds up numbers, in each session for itself.
 SUMS = """
@@ -58,13 +58,6 @@ def server(gate: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     options = ("--workers", "1", "--slow-after", "0.05")
     with serve(tmp_path_factory.mktemp("server"), store, *options) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def runtime(server: Server) -> Iterator[Any]:
-    client = runtime_client(server.url)
-    yield client
-    client.close()
 
 
 def ask(runtime: Any, body: str, session: str = "NEW_SESSION") -> Any:

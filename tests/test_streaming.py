@@ -14,7 +14,7 @@ import botocore.exceptions
 import httpx
 import pytest
 from botocore.eventstream import EventStreamBuffer
-from serving import FLOWER, TARGET_MODEL, Server, constant, runtime_client, script, serve, until
+from serving import FLOWER, TARGET_MODEL, Server, constant, script, serve, until
 
 from manymodels.http.events import _PAYLOAD, event
 from manymodels.invocation import PART, Parts
@@ -94,13 +94,6 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     options = ("--workers", "1", "--fronts", str(request.param), "--max-body", "1MiB")
     with serve(tmp_path_factory.mktemp("server"), store, *options) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def runtime(server: Server) -> Iterator[Any]:
-    client = runtime_client(server.url)
-    yield client
-    client.close()
 
 
 def stream(runtime: Any, *steps: Any, **more: Any) -> Any:

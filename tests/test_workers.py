@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
-from pools import BINDING, Toys, ask, home, running, until
+from pools import BINDING, Toys, ask, block, home, running, until
 
 from manymodels.errors import (
     InvocationTimeout,
@@ -132,8 +132,7 @@ async def test_an_exception_fails_its_invocation_alone(toys: Toys) -> None:
     async with running(workers=1) as pool:
         await toys.load(pool, "m")
         gate = toys.gate()
-        first = asyncio.create_task(ask(pool, "m", wait=str(gate)))
-        await gate.reached()
+        first = await block(pool, "m", gate)
         calls = [asyncio.create_task(ask(pool, "m", tag=tag, error="no" if tag == 3 else "")) for tag in range(6)]
         await asyncio.sleep(0)
         gate.open()
@@ -149,8 +148,7 @@ async def test_invocations_that_wait_are_joined(toys: Toys, flags: dict[str, Any
     async with running(workers=1, **flags) as pool:
         await toys.load(pool, "m")
         gate = toys.gate()
-        first = asyncio.create_task(ask(pool, "m", wait=str(gate)))
-        await gate.reached()
+        first = await block(pool, "m", gate)
         calls = [asyncio.create_task(ask(pool, "m", tag=tag)) for tag in range(7)]
         await asyncio.sleep(0)
         gate.open()
@@ -179,8 +177,7 @@ async def test_a_client_that_left_is_not_answered(toys: Toys) -> None:
     async with running(workers=1) as pool:
         await toys.load(pool, "m")
         gate, never = toys.gate(), toys.gate("never")
-        first = asyncio.create_task(ask(pool, "m", wait=str(gate)))
-        await gate.reached()
+        first = await block(pool, "m", gate)
         gone = asyncio.create_task(ask(pool, "m", wait=str(never)))
         kept = asyncio.create_task(ask(pool, "m", tag=1))
         await asyncio.sleep(0)
@@ -195,8 +192,7 @@ async def test_what_waits_for_an_unloaded_model_is_answered(toys: Toys) -> None:
     async with running(workers=1) as pool:
         await toys.load(pool, "m")
         gate = toys.gate()
-        first = asyncio.create_task(ask(pool, "m", wait=str(gate)))
-        await gate.reached()
+        first = await block(pool, "m", gate)
         waiting = asyncio.create_task(ask(pool, "m"))
         await asyncio.sleep(0)
         unload = asyncio.create_task(pool.unload("m"))
@@ -213,8 +209,7 @@ async def test_deadlines_of_waiting_invocations_are_kept_in_any_order(toys: Toys
     async with running(workers=1) as pool:
         await toys.load(pool, "m")
         gate = toys.gate()
-        first = asyncio.create_task(ask(pool, "m", wait=str(gate)))
-        await gate.reached()
+        first = await block(pool, "m", gate)
         patient = asyncio.create_task(ask(pool, "m"))
         await asyncio.sleep(0)
         with pytest.raises(InvocationTimeout, match=r"'m' did not answer within 0.1 s: .* still waiting for its turn"):
@@ -283,8 +278,7 @@ async def test_a_name_may_come_back_while_its_first_load_is_abandoned(toys: Toys
     async with running(workers=1) as pool:
         await toys.load(pool, "other")
         gate, second = toys.gate(), toys.gate("second")
-        call = asyncio.create_task(ask(pool, "other", wait=str(gate)))
-        await gate.reached()
+        call = await block(pool, "other", gate)
         abandoned = asyncio.create_task(pool.load("m", toys.artifact("m-1", version=1), BINDING))
         await until(lambda: any(slot.control for slot in pool._fleet.shared), "the load is queued")
         abandoned.cancel()
@@ -331,8 +325,7 @@ async def test_stopping_lets_what_runs_end(toys: Toys, start_method: str) -> Non
     async with running(start_method=start_method) as pool:
         await toys.load(pool, "m")
         gate = toys.gate()
-        call = asyncio.create_task(ask(pool, "m", wait=str(gate)))
-        await gate.reached()
+        call = await block(pool, "m", gate)
         asyncio.get_running_loop().call_later(0.1, gate.open)
     assert (await call)["model"] == "m"
     assert not [child for child in psutil.Process().children(recursive=True) if "manymodels" in str(child.cmdline())]

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
-from pools import BINDING, Toys, ask, ended, home, running, running_zygote, until
+from pools import BINDING, Toys, ask, block, ended, home, running, running_zygote, until
 
 from manymodels.errors import InvocationTimeout, LoadFailed, ModelNotFound, ModelRefused, OutOfMemory, WorkerDied
 from manymodels.server import conduct
@@ -196,8 +196,7 @@ async def test_what_a_dead_worker_had_not_begun_is_done_again(toys: Toys) -> Non
         for name in ("a", "b", "gone"):
             await toys.load(pool, name)
         gate = toys.gate()
-        first = asyncio.create_task(ask(pool, "a", wait=str(gate)))
-        await gate.reached()
+        first = await block(pool, "a", gate)
         second = asyncio.create_task(ask(pool, "a", kill="SIGSEGV"))
         others = [asyncio.create_task(ask(pool, "b")), asyncio.create_task(toys.load(pool, "c"))]
         waits = asyncio.create_task(ask(pool, "gone"))
@@ -221,8 +220,7 @@ async def test_a_model_with_its_own_worker_is_unloaded_while_it_runs(toys: Toys)
                 await ask(pool, "bad", exit=1)
         worker = (await ask(pool, "bad"))["pid"]
         never = toys.gate("never")
-        runs = asyncio.create_task(ask(pool, "bad", wait=str(never)))
-        await never.reached()
+        runs = await block(pool, "bad", never)
         waits = asyncio.create_task(ask(pool, "bad"))
         await asyncio.sleep(0)
         await pool.unload("bad")

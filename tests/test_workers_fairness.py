@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from pools import BINDING, PATIENCE, Toys, ask, home, running
+from pools import BINDING, PATIENCE, Toys, ask, block, home, running
 
 from manymodels.errors import InvocationTimeout
 from manymodels.invocation import Answer, Invocation
@@ -33,8 +33,7 @@ async def test_a_flood_takes_turns_with_others(toys: Toys) -> None:
         await toys.load(pool, "quiet")
         await ask(pool, "quiet")
         gate = toys.gate()
-        first = asyncio.create_task(ask(pool, "flooding", wait=str(gate)))
-        await gate.reached()
+        first = await block(pool, "flooding", gate)
         order: list[str] = []
 
         async def noted(name: str) -> dict[str, Any]:
@@ -57,8 +56,7 @@ async def test_in_a_frame_the_fewest_invocations_come_first(toys: Toys) -> None:
         for name in ("first", "flooding", "quiet"):
             await toys.load(pool, name)
         opens, waits = toys.gate(), toys.gate("other")
-        first = asyncio.create_task(ask(pool, "first", wait=str(opens)))
-        await opens.reached()
+        first = await block(pool, "first", opens)
         flood = [asyncio.create_task(ask(pool, "flooding", wait=str(waits))) for _ in range(2)]
         await asyncio.sleep(0)
         quiet = asyncio.create_task(ask(pool, "quiet"))
@@ -75,8 +73,7 @@ async def test_alone_a_flood_is_joined_as_far_as_it_goes(toys: Toys) -> None:
     async with running(workers=1) as pool:
         await toys.load(pool, "flooding")
         gate = toys.gate()
-        first = asyncio.create_task(ask(pool, "flooding", wait=str(gate)))
-        await gate.reached()
+        first = await block(pool, "flooding", gate)
         flood = [asyncio.create_task(ask(pool, "flooding")) for _ in range(3 * SHARE)]
         await asyncio.sleep(0)
         gate.open()
@@ -107,8 +104,7 @@ async def test_an_invocation_past_its_clients_deadline_never_runs(toys: Toys) ->
     async with running(workers=1) as pool:
         await toys.load(pool, "m")
         gate, never = toys.gate(), toys.gate("never")
-        first = asyncio.create_task(ask(pool, "m", wait=str(gate)))
-        await gate.reached()
+        first = await block(pool, "m", gate)
         with pytest.raises(InvocationTimeout, match=r"did not answer within 0.05 s: .* still waiting for its turn"):
             await hurry(pool, "m", 0.05, wait=str(never))
         gate.open()

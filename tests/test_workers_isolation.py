@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from pools import BINDING, Toys, ask, ended, home, running, until
+from pools import BINDING, Toys, ask, block, ended, home, running, until
 
 from manymodels.errors import InvocationTimeout, LoadFailed, ModelNotFound, ModelRefused, OutOfMemory, WorkerDied
 from manymodels.server import fleet
@@ -91,8 +91,7 @@ async def test_loads_wait_for_the_invocations_of_other_models(toys: Toys) -> Non
         await toys.load(pool, "first")
         await toys.load(pool, "asked")
         first, held = toys.gate("gate-1"), toys.gate("gate-2")
-        call = asyncio.create_task(ask(pool, "first", wait=str(first)))
-        await first.reached()
+        call = await block(pool, "first", first)
         loads = [asyncio.create_task(toys.load(pool, name, wait=str(held))) for name in ("new", "newer")]
         await until(lambda: len(pool._fleet.shared[0].control) == 2, "both loads are queued")
         asked = asyncio.create_task(ask(pool, "asked"))

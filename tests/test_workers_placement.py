@@ -5,23 +5,15 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from pools import Gate, Toys, ask, ended, home, running, until
+from pools import Toys, ask, block, ended, home, running, until
 
 from manymodels.server import fleet
-from manymodels.server.workers import WorkerPool
 
 pytestmark = pytest.mark.anyio
 
 both = pytest.mark.parametrize("start_method", ["fork", "spawn"])
 #: So that tests need not wait long until a job counts as one that holds others up.
 SOON = 0.2
-
-
-async def block(pool: WorkerPool, name: str, gate: Gate) -> asyncio.Task[dict[str, object]]:
-    """Start an invocation that takes until the gate is opened."""
-    call = asyncio.create_task(ask(pool, name, wait=str(gate)))
-    await gate.reached()
-    return call
 
 
 @both
@@ -203,8 +195,7 @@ async def test_an_unload_does_not_wait_for_another_models_long_job(toys: Toys) -
         await toys.load(pool, "long")
         await toys.load(pool, "idle", kept=20 << 20)
         gate = toys.gate()
-        running_long = asyncio.create_task(ask(pool, "long", wait=str(gate)))
-        await gate.reached()
+        running_long = await block(pool, "long", gate)
         assert await pool.unload("idle") is False
         assert pool.used() > 20 << 20
         gate.open()
