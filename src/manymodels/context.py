@@ -155,7 +155,10 @@ class Context:
         self.response_content_type = value
 
     def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
-        """Set the reply's status (200 to 599)."""
+        """Set the reply's status.
+
+        :raises ValueError: if it is not between 200 and 599.
+        """
         if not 200 <= code <= 599:
             raise ValueError(f"a reply's status is between 200 and 599, not {code}")
         self.response_status = code

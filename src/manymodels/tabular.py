@@ -69,7 +69,10 @@ def decode_json(body: bytes) -> Any:
 
 
 def decode_jsonlines(body: bytes) -> npt.NDArray[Any] | Table:
-    """Decode lines of JSON, each one row: a list, a number, an object, or ``{"features": [...]}``."""
+    """Decode lines of JSON, each one row: a list, a number, an object, or ``{"features": [...]}``.
+
+    :raises BadInput: if there are none, one is not JSON, or they are not rows of one kind.
+    """
     lines = enumerate(body.splitlines(), 1)
     values = [_parse(line, number) for number, line in lines if line.strip()]
     if not values:
@@ -97,7 +100,10 @@ def features(value: Any) -> Any:
 
 
 def decode_csv(body: bytes, parameters: Mapping[str, str], names: Collection[str] | None) -> npt.NDArray[Any] | Table:
-    """Decode CSV; ``codecs.decode`` says what becomes of its cells and its header."""
+    """Decode CSV; ``codecs.decode`` says what becomes of its cells and its header.
+
+    :raises BadInput: if it holds no rows, or they differ in length.
+    """
     if parameters.get("label_size", "0") != "0":
         raise BadInput(f"label_size={parameters['label_size']} is for training; send rows of features only")
     header = parameters.get("header", "").lower()

@@ -19,6 +19,10 @@ from .output import print_table
 if TYPE_CHECKING:
     from ..testing.outcome import Outcome
 
+#: Characters of a reason that are shown.
+_WHY = 150
+_STATUSES = ("passed", "failed", "skipped")
+
 
 @click.command("verify-plugin")
 @click.argument("name")
@@ -52,11 +56,6 @@ def verify_plugin(name: str) -> None:
     click.echo(", ".join(f"{count} {status}" for status, count in counts.items() if count))
     if counts["failed"]:
         sys.exit(1)
-
-
-#: Characters of a reason that are shown.
-_WHY = 150
-_STATUSES = ("passed", "failed", "skipped")
 
 
 def _short(text: str) -> str:

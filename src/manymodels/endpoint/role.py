@@ -54,6 +54,8 @@ class Role(Protocol):
         """Load the model at `url` as `name`.
 
         :raises ModelAlreadyLoaded: if it is loaded.
+        :raises BadTargetModel: if the role has a store, and `url` is not the artifact's name there.
+        :raises LoadFailed: if it cannot be loaded.
         """
 
     async def unload(self, name: str) -> None:

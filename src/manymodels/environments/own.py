@@ -45,8 +45,8 @@ def names() -> set[str]:
 def requirements(own: Collection[metadata.Distribution]) -> list[str]:
     """Return what distributions of ours need of others."""
     ours = names()
-    needed = {str(requirement) for one in own for requirement in _required(one) if _canonical(requirement) not in ours}
-    return sorted(needed)
+    needed = (requirement for one in own for requirement in _required(one))
+    return sorted({str(requirement) for requirement in needed if canonicalize_name(requirement.name) not in ours})
 
 
 def link(own: Collection[metadata.Distribution], folder: Path) -> None:
@@ -82,10 +82,6 @@ def _required(distribution: metadata.Distribution) -> Iterator[Requirement]:
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             requirement.marker = None
             yield requirement
-
-
-def _canonical(requirement: Requirement) -> str:
-    return canonicalize_name(requirement.name)
 
 
 def _modules(distribution: metadata.Distribution) -> set[str]:

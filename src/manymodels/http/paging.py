@@ -17,9 +17,10 @@ PAGE = 100
 def paged(names: Callable[[str], Iterator[str]], query: bytes) -> tuple[list[str], str | None]:
     """Return one page of names and the token of the next.
 
-    :param names: yields those after a name, or all after ``""``.
-
     A token is the last name before its page, so that models which come and go meanwhile shift nothing.
+
+    :param names: yields those after a name, or all after ``""``.
+    :raises RequestError: as `asked`.
     """
     limit, last = asked(query)
     page = list(itertools.islice(names(last), limit + 1))
@@ -30,7 +31,10 @@ def paged(names: Callable[[str], Iterator[str]], query: bytes) -> tuple[list[str
 
 
 def asked(query: bytes) -> tuple[int, str]:
-    """Return how long a page is to be, and the last item of the page before, from its token."""
+    """Return how long a page is to be, and the last item of the page before, from its token.
+
+    :raises RequestError: if either is none.
+    """
     values = parse_qs(query.decode("latin-1"))
     limit = values.get("limit", [str(PAGE)])[-1]
     if not limit.isdecimal() or len(limit) > len(str(PAGE)) or not 1 <= int(limit) <= PAGE:

@@ -88,14 +88,11 @@ def _fit(value: Any, one: Input) -> npt.NDArray[Any]:
         array = array.reshape(-1, 1) if one.is_column else array[np.newaxis]
     elif array.ndim == 2 and rank == 1 and array.shape[1] == 1:
         array = array.ravel()
-    if array.ndim != rank or any(isinstance(want, int) and want != got for want, got in _pairs(one, array)):
+    sizes = zip(one.shape, array.shape, strict=True)
+    if array.ndim != rank or any(isinstance(want, int) and want != got for want, got in sizes):
         wanted = ", ".join("any" if not isinstance(size, int) else str(size) for size in one.shape)
         raise BadInput(f"the input {one.name!r} has the shape ({wanted}), got {array.shape}")
     return np.ascontiguousarray(_cast(array, one)).reshape(array.shape)
-
-
-def _pairs(one: Input, array: npt.NDArray[Any]) -> Any:
-    return zip(one.shape, array.shape, strict=True)
 
 
 def _cast(array: npt.NDArray[Any], one: Input) -> npt.NDArray[Any]:
