@@ -71,18 +71,21 @@ def _scanned(location: str | Path, settings: Settings) -> Iterator[tuple[str, Sc
     try:
         with tempfile.TemporaryDirectory(prefix="manymodels-") as cache:
             store = open_store(parent, open_cache(Path(cache), plain), plain, Plugins())
-            artifact = Artifact(store.open(store.find(name)), name)
-            for file in artifact.files:
-                path = artifact.path / file
-                try:
-                    if is_candidate(path):
-                        yield file, scan(path, int(settings.max_unpacked))
-                    elif file.endswith(".py"):
-                        yield file, Scan(code=True)
-                except OSError as error:
-                    yield file, Scan(problem=f"cannot be read: {error.strerror}")
+            yield from _files(Artifact(store.open(store.find(name)), name), int(settings.max_unpacked))
     except ManyModelsError as error:
         yield ".", Scan(problem=str(error))
+
+
+def _files(artifact: Artifact, limit: int) -> Iterator[tuple[str, Scan]]:
+    for file in artifact.files:
+        path = artifact.path / file
+        try:
+            if is_candidate(path):
+                yield file, scan(path, limit)
+            elif file.endswith(".py"):
+                yield file, Scan(code=True)
+        except OSError as error:
+            yield file, Scan(problem=f"cannot be read: {error.strerror}")
 
 
 def _verdict(policy: Policy | None, name: str) -> str:
