@@ -46,8 +46,8 @@ def strict(backend: str, root: Path, tmp_path_factory: pytest.TempPathFactory) -
     """A server with small limits."""
     options = {
         "--workers": "2",
-        "--invocation-timeout": "5",
-        "--load-timeout": "2",
+        "--invocation-timeout": "10",
+        "--load-timeout": "4",
         "--max-body": "1MiB",
         "--max-unpacked": str(UNPACKED),
         "--memory": "256MiB",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +69,16 @@ class Signed:
 
 
 @pytest.mark.parametrize(
-    "signed",
+    "sign",
     [
-        Signed(),
-        Signed(query=""),
-        Signed("ASIATWO", "two+secret", "token=="),
-        Signed(**{"X-Amz-Content-SHA256": "UNSIGNED-PAYLOAD"}),
+        Signed,
+        partial(Signed, query=""),
+        partial(Signed, "ASIATWO", "two+secret", "token=="),
+        partial(Signed, **{"X-Amz-Content-SHA256": "UNSIGNED-PAYLOAD"}),
     ],
 )
-def test_what_is_signed_is_taken(signed: Signed) -> None:
-    assert signed.refusal() is None
+def test_what_is_signed_is_taken(sign: Callable[[], Signed]) -> None:
+    assert sign().refusal() is None
 
 
 def test_what_is_set_on_the_way_does_not_matter() -> None:
@@ -88,20 +88,20 @@ def test_what_is_set_on_the_way_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize(
-    ("signed", "kind"),
+    ("sign", "kind"),
     [
-        (Signed(secret="another"), INVALID),
-        (Signed(service="s3"), INVALID),
-        (Signed("AKIANONE"), "UnrecognizedClientException"),
-        (Signed(token="token=="), "UnrecognizedClientException"),
-        (Signed("ASIATWO", "two+secret"), "UnrecognizedClientException"),
-        (Signed("ASIATWO", "two+secret", "token"), "UnrecognizedClientException"),
-        (Signed(**{"X-Amz-Content-SHA256": "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"}), INVALID),
-        (Signed(**{"X-Amz-Content-SHA256": "0" * 64}), INVALID),
+        (partial(Signed, secret="another"), INVALID),
+        (partial(Signed, service="s3"), INVALID),
+        (partial(Signed, "AKIANONE"), "UnrecognizedClientException"),
+        (partial(Signed, token="token=="), "UnrecognizedClientException"),
+        (partial(Signed, "ASIATWO", "two+secret"), "UnrecognizedClientException"),
+        (partial(Signed, "ASIATWO", "two+secret", "token"), "UnrecognizedClientException"),
+        (partial(Signed, **{"X-Amz-Content-SHA256": "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"}), INVALID),
+        (partial(Signed, **{"X-Amz-Content-SHA256": "0" * 64}), INVALID),
     ],
 )
-def test_what_is_signed_otherwise_is_refused(signed: Signed, kind: str) -> None:
-    assert signed.refusal() == kind
+def test_what_is_signed_otherwise_is_refused(sign: Callable[[], Signed], kind: str) -> None:
+    assert sign().refusal() == kind
 
 
 @pytest.mark.parametrize("member", ["method", "path", "query", "body"])
@@ -131,7 +131,7 @@ def test_clocks_may_differ_by_five_minutes() -> None:
     signed = Signed()
     now = time.time()
     for moment, kind in ((now - 298, None), (now + 298, None), (now - 302, INVALID), (now + 302, INVALID)):
-        assert signed.refusal(functools.partial(float, moment)) == kind
+        assert signed.refusal(partial(float, moment)) == kind
 
 
 @pytest.mark.parametrize(
@@ -260,6 +260,7 @@ def test_clients_of_the_control_plane_are_told_too(guarded: Server) -> None:
         with pytest.raises(ClientError) as caught:
             client.list_endpoints()
         assert caught.value.response["Error"]["Code"] == code
+        assert ("--emulate-sagemaker" in str(caught.value)) == (code == "404")
         client.close()
 
 

@@ -117,7 +117,7 @@ class Application:
     def routes(self, plane: ControlPlane | None) -> list[Route]:
         """Return the paths; where several fit, the first holds."""
         docs = Docs(self._role)
-        home = Resource(container_error, GET=docs.home)
+        home = Resource(container_error, GET=docs.home, POST=self.no_control_plane)
         if plane is not None:
             from .control import Control, control_error  # which few servers need
 
@@ -217,6 +217,10 @@ class Application:
             "MaxPayloadInMB": self._limit >> 20,
         }
         return Reply.json(200, content)
+
+    async def no_control_plane(self, request: Request) -> Reply:
+        """``POST /``: what clients of SageMaker's control plane ask; see `Control` for a server that has one."""
+        raise NoRoute("there is no control plane of SageMaker here; --emulate-sagemaker adds one for a try")
 
     # -- Beyond SageMaker --
 
