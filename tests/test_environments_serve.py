@@ -132,7 +132,9 @@ def test_what_cannot_be_installed_is_said_and_remembered(built: Server) -> None:
     hostile = answer(built, "hostile")
     assert hostile.status_code == 424
     assert "is an option, which the operator may set" in hostile.json()["message"]
-    assert built.client.get("/models/conflict").status_code == 400
+    described = built.client.get("/models/conflict")
+    assert described.status_code == 404
+    assert "pluggy" in described.json()["message"]
     assert built.predict("plain") == [1]
 
 

@@ -149,7 +149,7 @@ class Reader:
 
 def lines_of(text: str) -> list[str]:
     """Return the lines of an output, without what differs from run to run."""
-    text = re.sub(r"\b[\d.]+ (KiB|MiB)", "SIZE", text)
+    text = re.sub(r"\b[\d.]+ [KMG]iB", "SIZE", text)
     text = re.sub(r"\b\d+ ms", "TIME", text)
     return [re.sub(r"\s+", " ", line).strip() for line in text.strip().splitlines()]
 

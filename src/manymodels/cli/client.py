@@ -94,10 +94,7 @@ def models(target_model: str | None, url: str, *, as_json: bool) -> None:
     print_table(("Artifact", "Plugin", "Memory", "Load", "Notes"), rows)
     click.echo(f"{len(names)} artifact{'' if len(names) == 1 else 's'}, {len(loaded)} loaded")
     if cache is not None:
-        click.echo(
-            f"disk cache: {size(cache['bytes'])} of {size(cache['budget'])}; since the server started "
-            f"{cache['hits']} artifacts were found there, {cache['misses']} were not, {cache['evictions']} made room"
-        )
+        click.echo(f"disk cache: {size(cache['bytes'])} of {size(cache['budget'])}")
 
 
 @click.command()
