@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -203,16 +204,28 @@ def _second(model: Any, source: Source) -> tuple[Predictor, Callable[[Array], Ar
     return lean, (lambda table: shares(table)[:, 1]) if len(model.classes_) == 2 else shares
 
 
+@functools.cache
+def _first_of_equals() -> bool:
+    """Say whether the first of several classes with one score wins; in older versions of scikit-learn the last does."""
+    from sklearn.dummy import DummyClassifier
+    from sklearn.multiclass import OneVsRestClassifier
+
+    equals = OneVsRestClassifier(DummyClassifier()).fit([[0], [0], [0]], [0, 1, 2])
+    return int(equals.predict([[0]])[0]) == 0
+
+
 @predictor("OneVsRestClassifier", forms=ANY)
 def _one_against_rest(model: Any, source: Source) -> Predictor:
     if model.label_binarizer_.y_type_ != "multiclass":
         raise NotLean("one class against the rest, of two or of several labels")
     inner, scores = zip(*(_second(one, source) for one in model.estimators_), strict=True)
-    classes = np.asarray(model.classes_)
+    # The first of equals is taken, so they come in the order in which they would be.
+    order = slice(None) if _first_of_equals() else slice(None, None, -1)
+    classes = np.asarray(model.classes_)[order]
 
     def predict(prepared: Any) -> Array:
         found = np.stack([score(table).ravel() for score, table in zip(scores, prepared, strict=True)])
-        winners: Array = classes[found.argmax(axis=0)]
+        winners: Array = classes[found[order].argmax(axis=0)]
         return winners
 
     def predict_proba(prepared: Any) -> Array:
