@@ -197,9 +197,12 @@ def test_serve_an_empty_store_with_flags_that_win_over_the_environment(tmp_path:
     store.mkdir()
     env = {"MANYMODELS_WORKERS": "x", "MANYMODELS_BLOCK_PLUGINS": "", **install(tmp_path, "import no_such_module")}
     assert "--block-plugins extra" in fail("serve", store, "--workers", "1", env=env, code=1)
-    flags = ("--workers", "1", "--block-plugins", "extra", "--cache-dir", cache)
-    with serve(tmp_path, store, *flags, env=env) as running:
+    flags = ("--workers", "1", "--block-plugins", "extra,sklaern", "--cache-dir", cache)
+    with serve(tmp_path, store, *flags, env={**env, "MANYMODELS_WROKERS": "9"}) as running:
         assert running.client.get("/artifacts").json() == {"artifacts": []}
+        assert "MANYMODELS_WROKERS is no setting and is not read: did you mean MANYMODELS_WORKERS?" in running.log()
+        assert "there is no plugin 'sklaern' to leave out; installed are " in running.log()
+        assert "no plugin 'extra'" not in running.log()
     assert cache.is_dir()
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 import manymodels
 from manymodels.context import ModelSettings
 from manymodels.errors import SettingsError
-from manymodels.settings import Settings, load, source, variables
+from manymodels.settings import Settings, load, mistyped, source, variables
 
 SOURCES = Path(manymodels.__file__).parent
 #: The names SageMaker, its SDK and its containers use.
@@ -78,7 +78,7 @@ def test_other_variables_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         ("MANYMODELS_WORKERS", "many", "workers is 'many' (from MANYMODELS_WORKERS): input should be a valid integer"),
         ("MANYMODELS_PORT", "70000", "port is '70000' (from MANYMODELS_PORT): input should be less than or equal to"),
         ("SAGEMAKER_BIND_TO_PORT", "x", "port is 'x' (from SAGEMAKER_BIND_TO_PORT)"),
-        ("MANYMODELS_MEMORY", "much", "memory is 'much' (from MANYMODELS_MEMORY): could not parse value and unit"),
+        ("MANYMODELS_MEMORY", "much", "memory is 'much' (from MANYMODELS_MEMORY): write bytes, such as"),
         ("MANYMODELS_LOG_LEVEL", "loud", "log_level is 'loud' (from MANYMODELS_LOG_LEVEL): input should be 'debug'"),
         ("MANYMODELS_START_METHOD", "thread", "start_method is 'thread' (from MANYMODELS_START_METHOD)"),
         ("MANYMODELS_BATCHING", "maybe", "batching is 'maybe' (from MANYMODELS_BATCHING)"),
@@ -99,6 +99,17 @@ def test_bad_flags_are_named_with_their_values() -> None:
         "workers is 0 (from --workers): input should be greater than or equal to 1; "
         "slow_after is -1 (from --slow-after): input should be greater than 0"
     )
+
+
+def test_a_variable_that_is_nearly_a_settings_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MANYMODELS_MEMROY", "manymodels_store_refresh", "MANYMODELS_WORKERS"):
+        monkeypatch.setenv(name, "1")
+    for name in ("MANYMODELS_SERVICE_PORT", "MANYMODELS_PORT_8080_TCP_ADDR", "MANYMODELS_MMS_WORKERS_PER_MODEL"):
+        monkeypatch.setenv(name, "1")  # of Kubernetes, and of another package
+    assert mistyped() == {
+        "MANYMODELS_MEMROY": "MANYMODELS_MEMORY",
+        "manymodels_store_refresh": "MANYMODELS_STORE_REFRESH",
+    }
 
 
 @pytest.mark.parametrize(

@@ -132,18 +132,18 @@ class Plugins:
         :raises PluginError: if one cannot be imported or breaks the hook contract.
         """
         plugins = cls(blocked=blocked)
-        for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
-            if entry.name in blocked:
+        for entry in installed():
+            if (name := entry.name) in blocked:
                 continue
             try:
                 plugin = entry.load()
             except Exception as error:
                 raise PluginError(
-                    f"plugin {entry.name!r} of distribution {_distribution(entry)[0]!r} cannot be imported "
+                    f"plugin {name!r} of distribution {_distribution(entry)[0]!r} cannot be imported "
                     f"({type(error).__name__}: {error}); mend or uninstall it, or leave it out with "
-                    f"--block-plugins {entry.name}"
+                    f"--block-plugins {name}"
                 ) from error
-            plugins.register(plugin, entry.name)
+            plugins.register(plugin, name)
         return plugins
 
     def register(self, plugin: object, name: str) -> None:
@@ -170,7 +170,7 @@ class Plugins:
 
     def describe(self) -> list[PluginInfo]:
         """Return name, version, distribution and hooks of every plugin."""
-        origin = {entry.name: _distribution(entry) for entry in metadata.entry_points(group=GROUP)}
+        origin = {entry.name: _distribution(entry) for entry in installed()}
         found = []
         for name in self.names:
             distribution, version = origin.get(name, ("", ""))
@@ -294,6 +294,11 @@ class Plugins:
             f"({', '.join(self.names) or 'none'}) know none of that as it lies there; install the plugin of its "
             f"framework, have one model file at the artifact's top under a name that the plugin knows{script}"
         )
+
+
+def installed() -> list[metadata.EntryPoint]:
+    """Return where installed distributions have plugins, sorted by name; nothing is imported."""
+    return sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name)
 
 
 def _implements(manager: pluggy.PluginManager, hook: str, plugin: object) -> bool:

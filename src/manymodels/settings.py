@@ -6,6 +6,7 @@ Nothing else reads the environment. A flag (``--max-body``) wins over the enviro
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import sys
@@ -420,7 +421,8 @@ def load(**flags: Any) -> Settings:
         problems = []
         for item in error.errors():
             name = next(name for name in Settings.model_fields if item["loc"][0] in variables(name))
-            problems.append(f"{name} is {item['input']!r} ({source(name, given)}): {item['msg'].lower()}")
+            fault = "write bytes, such as 500MB or 2GiB" if item["type"] == "byte_size" else item["msg"].lower()
+            problems.append(f"{name} is {item['input']!r} ({source(name, given)}): {fault}")
         raise SettingsError("; ".join(problems)) from error
 
 
@@ -437,6 +439,21 @@ def source(name: str, flags: dict[str, Any]) -> str:
 def unsupported() -> dict[str, str]:
     """Return SageMaker's variables that are set and not read, each with what to do instead."""
     return {name: remedy for name, remedy in sagemaker.UNSUPPORTED.items() if name in os.environ}
+
+
+def mistyped() -> dict[str, str]:
+    """Return variables that are set and not read, and look like one that is, each with that one.
+
+    Others may be of other programs: Kubernetes sets some for a Service named ``manymodels``.
+    """
+    known = {variables(name)[0].removeprefix(PREFIX): variables(name)[0] for name in Settings.model_fields}
+    meant = {}
+    for variable in os.environ:
+        name = variable.upper().removeprefix(PREFIX)
+        if name != variable.upper() and variable not in known.values():
+            for close in difflib.get_close_matches(name, known, 1, 0.8):
+                meant[variable] = known[close]
+    return meant
 
 
 def variables(name: str) -> list[str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import keyword
 import re
 import sys
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from string import Template
 
 import click
 
-from ..plugins import GROUP
+from ..plugins import installed
 
 #: Where each template goes.
 _FILES = {
@@ -65,7 +65,7 @@ def _check(name: str, pattern: str, framework: str) -> None:
         raise click.BadParameter(
             f"{name!r} is no name: lower-case letters, digits and single dashes, first a letter", param_hint="NAME"
         )
-    if any(entry.name == name for entry in metadata.entry_points(group=GROUP)):
+    if any(entry.name == name for entry in installed()):
         raise click.BadParameter(f"a plugin {name!r} is installed already", param_hint="NAME")
     if not re.fullmatch(r"[\w.-]*\*[\w.-]+|[\w.-]+\*", pattern, re.ASCII) or pattern.startswith("."):
         raise click.BadParameter(f"{pattern!r} is no pattern of file names such as *.{name}", param_hint="--pattern")

@@ -34,8 +34,8 @@ def scan_command(artifacts: tuple[str | Path, ...], *, as_json: bool, **flags: A
     """List what pickles in ARTIFACTS would import.
 
     Nothing of them is imported or run; archives are unpacked within the limits of serve. The list of all names is a
-    start for a policy's globals. The exit code is 1 if the policy would refuse anything, or if it cannot be told what a
-    file imports.
+    start for a policy's globals. The exit code is 1 if the policy's globals leave any of it out, or if it cannot be
+    told what a file imports.
     """
     settings = load(**flags)
     found = [(_shown(artifact), list(_scanned(artifact, settings))) for artifact in artifacts]

@@ -21,9 +21,9 @@ from ..context import ModelSettings
 from ..endpoint import Container, Endpoint, Role, Routes, SingleModel
 from ..errors import ManyModelsError, NotListed, SettingsError, StoreUnavailable
 from ..http.serve import run
-from ..plugins import Plugins
+from ..plugins import Plugins, installed
 from ..sagemaker import MODEL_DIR, MODELS_DIR
-from ..settings import Settings, load, unsupported
+from ..settings import Settings, load, mistyped, unsupported
 from ..store import DiskCache, Store
 from .options import settings_options
 from .parts import Location, create_runner, create_server, open_cache, open_store
@@ -57,6 +57,8 @@ def serve(store: str | Path | None, **flags: Any) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     settings = load(**flags)
     log.configure(settings.log_level, settings.log_format)
+    for name, meant in mistyped().items():
+        logger.warning("%s is no setting and is not read: did you mean %s?", name, meant)
     own = store is not None or settings.endpoints is not None or settings.emulate_sagemaker
     host = settings.host or ("127.0.0.1" if own else "0.0.0.0")  # noqa: S104
     if not own:
@@ -69,6 +71,9 @@ def serve(store: str | Path | None, **flags: Any) -> None:
     if own:
         settings = settings.model_copy(update={"multi_model": True})
     plugins = Plugins.installed(settings.block_plugins)
+    there = [entry.name for entry in installed()]
+    for name in sorted({*settings.block_plugins} - {*there}):
+        logger.warning("there is no plugin %r to leave out; installed are %s", name, ", ".join(there) or "none")
     server = create_server(settings, flags)
     runner = create_runner(settings, server.metrics)
     with ExitStack() as stack:

@@ -62,6 +62,8 @@ async def _run(
     plane: ControlPlane | None,
 ) -> None:
     stop = asyncio.Event()
+    # Read here even where the fronts do, so that a file that does not do keeps the server from starting.
+    access_keys = None if settings.access_keys is None else AccessKeys.read(settings.access_keys)
     await role.start()
     try:
         if plane is not None:
@@ -71,7 +73,7 @@ async def _run(
             loop.add_signal_handler(number, stop.set)
         for sock in socks:
             sock.listen(BACKLOG)  # before it is told that it can be connected to
-        async with _serving(role, runner, settings, socks, plane) as serving:
+        async with _serving(role, runner, settings, socks, access_keys, plane) as serving:
             heap.freeze()
             ready(socks[0].getsockname()[1])
             await stop.wait()
@@ -84,14 +86,17 @@ async def _run(
 
 @asynccontextmanager
 async def _serving(
-    role: Role, runner: Runner | None, settings: Settings, socks: Sequence[socket.socket], plane: ControlPlane | None
+    role: Role,
+    runner: Runner | None,
+    settings: Settings,
+    socks: Sequence[socket.socket],
+    access_keys: AccessKeys | None,
+    plane: ControlPlane | None,
 ) -> AsyncIterator[Listener | Fronts]:
     """Answer what comes: in this process, or if there are several sockets in one process for each."""
     asynchronous = AsyncInvocations(role, runner, settings.async_output)
     app = create_app(role, settings, asynchronous, plane)
     asynchronous.start(app)
-    # Read here even where the fronts do, so that a file that does not do keeps the server from starting.
-    access_keys = None if settings.access_keys is None else AccessKeys.read(settings.access_keys)
     if len(socks) == 1:
         listener = Listener(app, int(settings.max_body), settings.receive_timeout, access_keys)
         await listener.start(socks[0])
