@@ -10,19 +10,19 @@ import signal
 import socket
 import sqlite3
 import time
+import zlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import s3
+from asked_later import BODY, Place, serving
 from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 from s3 import BUCKET, S3
-from serving import FLOWER, Server, as_json, constant, runtime_client, script, serve, until, uploads
+from serving import constant, runtime_client, script, until, uploads
 
 from manymodels.asynchronous import Outcome, Queue, Queued, Runner
 from manymodels.asynchronous.queue import Begun
@@ -35,7 +35,6 @@ from manymodels.settings import load
 from manymodels.spool import LARGE
 from manymodels.store.exchange import Exchange
 
-BODY = as_json([FLOWER])
 #: Says what it is asked with; slow enough that a queue does not empty at once.
 TOLD = """
 import json, time
@@ -64,54 +63,6 @@ def predict_fn(data, model):
     time.sleep(float(data))
     return [1]
 """
-
-
-@dataclass
-class Place:
-    """A server that takes on asynchronous invocations, and clients of it and of its S3."""
-
-    bucket: S3
-    server: Server
-    client: Any
-
-    def put(self, key: str, body: bytes = BODY) -> str:
-        """Put an input; return its address."""
-        self.bucket.put(key, body)
-        return f"s3://{BUCKET}/{key}"
-
-    def ask(self, model: str = "one.joblib", **members: Any) -> Any:
-        """Invoke a model; its input is the flower unless told otherwise."""
-        if not {"InputLocation", "Body"} & members.keys():
-            members["InputLocation"] = self.put("in/flower")
-        return self.client.invoke_endpoint_async(EndpointName=model, **members)
-
-    def get(self, address: str) -> Any:
-        """Return an object once it is there."""
-        return until(lambda: self.look(address), f"{address} is there")
-
-    def look(self, address: str) -> Any:
-        """Return an object; None if there is none."""
-        bucket, _, key = address.removeprefix("s3://").partition("/")
-        try:
-            return self.bucket.client.get_object(Bucket=bucket, Key=key)
-        except self.bucket.client.exceptions.NoSuchKey:
-            return None
-
-    def failure(self, reply: Any) -> Any:
-        """Return what an invocation failed by."""
-        content = json.loads(self.get(reply["FailureLocation"])["Body"].read())
-        assert self.look(reply["OutputLocation"]) is None
-        return content
-
-
-def serving(folder: Path, env: Any, *options: str) -> AbstractContextManager[Server]:
-    return serve(
-        folder,
-        folder / "store",
-        *("--workers", "2", "--async-output", f"s3://{BUCKET}/out/", "--async-queue", folder / "queue"),
-        *options,
-        env=env,
-    )
 
 
 def stored(folder: Path) -> None:
@@ -166,6 +117,16 @@ def test_a_target_model_can_be_added(place: Place) -> None:
 def test_an_input_may_have_any_name(place: Place) -> None:
     reply = place.ask(InputLocation=place.put("in/größe 1%.json"))
     assert place.get(reply["OutputLocation"])["Body"].read() == b"[1.0]"
+
+
+def test_an_input_may_be_named_by_its_address_in_aws(place: Place) -> None:
+    place.put("in/flower")
+    for address in (
+        f"https://s3.eu-central-1.amazonaws.com/{BUCKET}/in/flower",
+        f"https://{BUCKET}.s3.amazonaws.com/in/flower",
+    ):
+        reply = place.ask(InputLocation=address)
+        assert place.get(reply["OutputLocation"])["Body"].read() == b"[1.0]"
 
 
 def test_a_large_input_comes_whole(place: Place) -> None:
@@ -242,7 +203,7 @@ def test_the_model_has_the_time_that_the_client_gives_it(place: Place) -> None:
 @pytest.mark.parametrize(
     ("members", "said"),
     [
-        ({"InputLocation": "https://example.com/x"}, "write s3://BUCKET/KEY"),
+        ({"InputLocation": "https://example.com/x"}, "write s3://BUCKET/KEY, or the https:// address that"),
         ({"InputLocation": f"s3://{BUCKET}"}, "write s3://BUCKET/KEY"),
         ({"InputLocation": "s3://b/k", "Body": b"x"}, "either InputLocation"),
         ({"Body": b""}, "either InputLocation"),
@@ -410,7 +371,8 @@ async def test_a_queue_has_one_owner(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_full_disk_keeps_nobody_waiting(tmp_path: Path) -> None:
+async def test_a_full_disk_keeps_nobody_waiting(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     queue = Queue(tmp_path, 10)
     await queue.add(queued("1"))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -418,12 +380,18 @@ async def test_a_full_disk_keeps_nobody_waiting(tmp_path: Path) -> None:
     try:
         writes = [queue.add(queued("2")), queue.add(queued("3")), queue.take()]
         results = await asyncio.gather(*writes, return_exceptions=True)
+        with pytest.raises(Overloaded):
+            await queue.take()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [type(result) for result in results] == [Overloaded] * 3
     assert "cannot be written: disk I/O error; see to its disk" in str(results[0])
     assert (queue.waiting, queue.running) == (1, 0)
     assert await queue.add(queued("2", id="again")) == "again"
+    assert [record.getMessage().rpartition(" invocations ")[2] for record in caplog.records] == [
+        "cannot be written; it is tried on",
+        "can be written again",
+    ]
     await queue.close()
     queue = Queue(tmp_path, 10)
     assert [(await taken(queue)).queued.id for _ in range(2)] == ["id-1", "again"]
@@ -432,21 +400,11 @@ async def test_a_full_disk_keeps_nobody_waiting(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_whatever_is_wrong_with_the_queue_keeps_nobody_waiting(tmp_path: Path) -> None:
+async def test_a_closed_queue_keeps_nobody_waiting(tmp_path: Path) -> None:
     queue = Queue(tmp_path, 10)
-    await queue.add(queued("1"))
     await queue.close()
     with pytest.raises(Overloaded, match="cannot be written"):
         await queue.add(queued("2"))
-    with sqlite3.connect(tmp_path / "queue.sqlite") as database:
-        database.execute("UPDATE invocations SET content = x'00'")
-    database.close()
-    queue = Queue(tmp_path, 10)
-    with pytest.raises(Overloaded, match="cannot be written"):
-        await queue.take()
-    assert (queue.waiting, queue.running) == (1, 0)
-    assert await queue.add(queued("2")) == "id-2"
-    await queue.close()
 
 
 # -- The runner --
@@ -529,6 +487,26 @@ async def test_what_was_answered_when_the_server_ended_is_not_asked_again(
     assert (await answered(tmp_path, exchange)).asked == []
     assert content(bucket, address) == b"first"
     assert content(bucket, wanted.failure if succeeded else wanted.output) is None
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("row", [b"", b"\0", b"\x81\xa2id\xa1\xff", "text"])
+async def test_what_is_damaged_in_the_queue_fails_and_the_rest_goes_on(
+    bucket: S3, exchange: Exchange, tmp_path: Path, caplog: pytest.LogCaptureFixture, row: bytes | str
+) -> None:
+    name = f"damaged-{zlib.crc32(repr(row).encode())}"
+    damaged, whole = queued(name), queued(f"{name}-not")
+    queue = Queue(tmp_path, 10)
+    await queue.add(damaged)
+    await queue.close()
+    with sqlite3.connect(tmp_path / "queue.sqlite") as database:
+        database.execute("UPDATE invocations SET content = ?", (row,))
+    database.close()
+    assert (await answered(tmp_path, exchange, whole)).asked == [whole.id]
+    assert content(bucket, whole.output) == whole.body
+    failure = content(bucket, f"s3://{BUCKET}/unit/{damaged.id}-error.out") or b""
+    assert failure.startswith(b"the queue has lost what was asked")
+    assert caplog.text.count("has lost what was asked") == 1
 
 
 @pytest.mark.anyio

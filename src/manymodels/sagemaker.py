@@ -6,6 +6,7 @@ botocore service model ``sagemaker-runtime/2017-05-13``.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 # Request headers, in lower case, as requests are read.
@@ -78,3 +79,13 @@ UNSUPPORTED: Final = {
     "OMP_NUM_THREADS": "set MANYMODELS_THREADS",
     "CA_REPOSITORY_ARN": "no packages are installed at start; build them into the image",
 }
+
+#: Addresses of S3 by HTTPS, with the bucket in the path or in the host.
+_HTTPS: Final = re.compile(r"https://(?:(?P<host>[^/]+)\.)?s3[.-](?:[a-z0-9-]+\.)?amazonaws\.com(?:\.cn)?/(?P<path>.*)")
+
+
+def s3_address(url: str) -> str:
+    """Return an ``https://`` address of S3 as ``s3://BUCKET/KEY``, and any other as it is."""
+    if (match := _HTTPS.fullmatch(url)) is None:
+        return url
+    return f"s3://{match['host']}/{match['path']}" if match["host"] else f"s3://{match['path']}"

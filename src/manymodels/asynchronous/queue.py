@@ -81,6 +81,8 @@ class Begun(msgspec.Struct, frozen=True):
     queued: Queued
     #: How many times it had been begun before.
     before: int
+    #: Why nothing but its id, model and output is known; empty if all is.
+    damage: str = ""
 
 
 class Queue:
@@ -106,6 +108,8 @@ class Queue:
         self._turns: dict[str, int] = {}
         self._turn = 0
         self._swept = 0.0
+        #: Whether the last transaction failed, which is logged when it first does.
+        self._failing = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._database = self._thread.submit(self._open, folder / "queue.sqlite").result()
@@ -183,18 +187,21 @@ class Queue:
         now = time.time()
         self._sweep(database, now)
         row = database.execute(
-            "SELECT number, begun, content, turn FROM invocations WHERE state = ? AND due <= ? "
+            "SELECT number, begun, content, turn, id, model, output FROM invocations WHERE state = ? AND due <= ? "
             "ORDER BY turn, number LIMIT 1",
             (_WAITING, now),
         ).fetchone()
         if row is None:
             return None
-        number, begun, content, turn = row
+        number, begun, content, turn, *known = row
         database.execute("UPDATE invocations SET state = ?, begun = begun + 1 WHERE number = ?", (_RUNNING, number))
         self._turn = max(self._turn, turn)
         self.waiting -= 1
         self.running += 1
-        return Begun(number, msgspec.msgpack.decode(content, type=Queued), begun)
+        try:
+            return Begun(number, msgspec.msgpack.decode(content, type=Queued), begun)
+        except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as error:
+            return Begun(number, _known(*known), begun, damage=str(error))
 
     async def postpone(self, begun: Begun, seconds: float) -> None:
         """Let an invocation wait again, for some seconds at least."""
@@ -260,9 +267,15 @@ class Queue:
             try:
                 results = await loop.run_in_executor(self._thread, self._commit, [write for write, _ in writes])
             except Exception as error:
-                logger.exception("the queue of asynchronous invocations cannot be written")
+                if not self._failing:
+                    logger.exception("the queue of asynchronous invocations cannot be written; it is tried on")
+                self._failing = True
                 text = f"the queue of asynchronous invocations cannot be written: {error}; see to its disk"
                 results = [Overloaded(text) for _ in writes]
+            else:
+                if self._failing:
+                    logger.info("the queue of asynchronous invocations can be written again")
+                self._failing = False
             for (_, future), result in zip(writes, results, strict=True):
                 if future.done():  # nobody waits for it any more
                     continue
@@ -291,3 +304,12 @@ class Queue:
             if database.in_transaction:
                 database.execute("ROLLBACK")
         return results
+
+
+def _known(id_: str, model: str, output: str) -> Queued:
+    """Return what is known of an invocation whose content cannot be read.
+
+    Its failure goes beside its output; where its endpoint has an S3FailurePath, nothing says so any more.
+    """
+    failure = f"{output.rpartition('/')[0]}/{id_}-error.out"
+    return Queued(id_, "", None, model, {}, None, b"", output, failure, expires=0.0, timeout=0.0)

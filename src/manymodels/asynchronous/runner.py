@@ -9,10 +9,11 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Protocol, TypeVar
+from urllib.parse import quote
 
 import msgspec
 
-from ..errors import BadMember, BodyTooLarge, LoadFailed, ManyModelsError, Overloaded, StoreUnavailable
+from ..errors import BadMember, BodyTooLarge, InternalFailure, LoadFailed, ManyModelsError, Overloaded, StoreUnavailable
 from ..invocation import Upload
 from ..metrics.record import Metrics
 from ..server.tasks import Tasks
@@ -34,6 +35,8 @@ TICK = 0.5
 BACK_OFF = (0.5, 60.0)
 #: What an answer says of whose it is, as metadata of its object.
 NOTE = "manymodels-invocation"
+#: Which artifact answered to a name above artifacts, percent-encoded as metadata has to be.
+ARTIFACT = "manymodels-target-model"
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -45,6 +48,8 @@ class Outcome(msgspec.Struct, frozen=True):
     succeeded: bool
     #: Whether trying again later may help.
     passing: bool = False
+    #: What was asked in place of a name above artifacts, as HTTP has it.
+    artifact: str | None = None
 
 
 class Invoker(Protocol):
@@ -116,7 +121,7 @@ class Runner:
         try:
             succeeded = await self._found(queued) if begun.before else None
             if succeeded is None:
-                outcome = await self._outcome(queued)
+                outcome = self._damaged(begun) if begun.damage else await self._outcome(queued)
                 if outcome.passing and time.time() < queued.expires:
                     wait = _back_off(begun.before)
                     await self._firmly(lambda: self._queue.postpone(begun, wait))
@@ -143,6 +148,12 @@ class Runner:
             return msgspec.structs.replace(self._invoker.failed(queued, error), passing=True)
         except ManyModelsError as error:
             return self._invoker.failed(queued, error)
+
+    def _damaged(self, begun: Begun) -> Outcome:
+        """Return the outcome of what cannot be read in the queue."""
+        text = f"the queue has lost what was asked ({begun.damage}); send it again"
+        logger.error("an asynchronous invocation has failed: %s", text, extra={"model": begun.queued.model})
+        return self._invoker.failed(begun.queued, InternalFailure(text))
 
     # -- Inputs --
 
@@ -215,6 +226,8 @@ class Runner:
 
     async def _create(self, queued: Queued, address: str, outcome: Outcome, *, replace: bool = False) -> bool:
         notes = {NOTE: queued.id}
+        if outcome.artifact is not None:
+            notes[ARTIFACT] = quote(outcome.artifact, encoding="latin-1")
         return await self._patiently(
             lambda: self._exchange.write(address, outcome.body, outcome.content_type, notes, replace=replace)
         )

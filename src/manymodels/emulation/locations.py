@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +16,6 @@ from .failure import Failure
 
 logger = logging.getLogger(__name__)
 
-#: Addresses of S3 by HTTPS, with the bucket in the path or in the host.
-_HTTPS = re.compile(r"https://(?:(?P<host>[^/]+)\.)?s3[.-](?:[a-z0-9-]+\.)?amazonaws\.com(?:\.cn)?/(?P<path>.*)")
 #: Variables that SageMaker's SDK sets whatever is deployed, and that mean nothing here.
 _USUAL = ("SAGEMAKER_REGION", "SAGEMAKER_CONTAINER_LOG_LEVEL", "SAGEMAKER_MULTI_MODEL")
 #: The settings, by the variables that a container of this server takes them from.
@@ -79,9 +76,7 @@ def locate(container: dict[str, Any], root: str | Path | None) -> Location:
 
 def _split(url: str) -> tuple[str, str]:
     """Return the bucket and the key of an address in S3."""
-    if (match := _HTTPS.fullmatch(url)) is not None:
-        url = f"s3://{match['host']}/{match['path']}" if match["host"] else f"s3://{match['path']}"
-    scheme, _, rest = url.partition("://")
+    scheme, _, rest = sagemaker.s3_address(url).partition("://")
     if scheme != "s3" or path_fault(rest.rstrip("/")) is not None:
         raise Failure(f"{url} is no address in S3, such as s3://bucket/prefix/.")
     bucket, _, key = rest.rstrip("/").partition("/")

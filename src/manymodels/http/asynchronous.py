@@ -13,7 +13,7 @@ from ..asynchronous import Outcome, Queued, Runner
 from ..endpoint import Outputs, Role
 from ..errors import BadMember, BodyTooLarge, ManyModelsError
 from ..invocation import Upload
-from .replies import Reply, aws_error
+from .replies import RESOLVED, Reply, aws_error
 from .request import Request
 from .runtime import check
 
@@ -132,7 +132,7 @@ class AsyncInvocations:
         return target, name or ""
 
     def _input(self, request: Request) -> tuple[str | None, bytes]:
-        location = request.headers.get(sagemaker.INPUT_LOCATION)
+        given = request.headers.get(sagemaker.INPUT_LOCATION)
         if request.fault is not None:
             raise request.fault.error()
         body = request.body
@@ -141,12 +141,17 @@ class AsyncInvocations:
                 f"the body has more than {INLINE} bytes, the most that an asynchronous invocation brings along; "
                 "put it into S3, and name it by InputLocation"
             )
-        if (location is None) == (not body):
+        if (given is None) == (not body):
             raise BadMember("send either InputLocation, the address of an object in S3, or a body")
-        if location is not None:
-            location = location.encode("latin-1").decode("utf-8", "replace")  # as boto3 sends it
-        if location is not None and (len(location) > 1024 or not _INPUT.fullmatch(location)):
-            raise BadMember(f"InputLocation is {location!r}; write s3://BUCKET/KEY, in 1024 characters")
+        if given is None:
+            return None, body
+        given = given.encode("latin-1").decode("utf-8", "replace")  # as boto3 sends it
+        location = sagemaker.s3_address(given)
+        if len(given) > 1024 or not _INPUT.fullmatch(location):
+            raise BadMember(
+                f"InputLocation is {given!r}; write s3://BUCKET/KEY, or the https:// address that the object has in "
+                "AWS, in 1024 characters"
+            )
         return location, body
 
     def _extension(self, request: Request) -> str:
@@ -162,11 +167,12 @@ class AsyncInvocations:
         """Invoke the model as a client would."""
         request = self._request(queued, body)
         reply = await self._answer(request)
+        headers = dict(line.split(": ", 1) for line in reply.head.splitlines())
+        artifact = headers.get(RESOLVED)
         if reply.status < 300:
-            content_type = reply.head.partition("\r\n")[0].partition(": ")[2]
-            return Outcome(reply.body, content_type, succeeded=True)
+            return Outcome(reply.body, headers["content-type"], succeeded=True, artifact=artifact)
         passing = reply.status in (429, 503)
-        return Outcome(reply.body, "application/json", succeeded=False, passing=passing)
+        return Outcome(reply.body, "application/json", succeeded=False, passing=passing, artifact=artifact)
 
     def failed(self, queued: Queued, error: ManyModelsError) -> Outcome:
         """Return what a client would be answered."""
