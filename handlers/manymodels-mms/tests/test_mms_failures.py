@@ -278,6 +278,8 @@ async def test_processes_of_multi_model_server_itself(toys: Toys) -> None:
         description = await server.load("m", toys.artifact("m", note="by hand"), BINDING)
         assert list(description.notes) == ["by hand"]
         assert description.bytes > 10 << 20
+        assert description.predictor is not None
+        assert "have no idle moments" in description.predictor.reason
         assert (await ask(server, "m", tag=1))["tag"] == 1
         with pytest.raises(LoadFailed, match="RuntimeError: bad weights"):
             await server.load("broken", toys.artifact("broken", error="bad weights"), BINDING)

@@ -83,6 +83,17 @@ class Chores:
         pause = min(self._worked + QUIET, self._waiting + PATIENCE)
         return max(0.0, self._rest_until - now, pause - now)
 
+    def work(self, interrupted: Callable[[float], object]) -> None:
+        """Do chores until there is something else to do, or none is left.
+
+        :param interrupted: waits for so many seconds at most, and says whether something came meanwhile.
+        """
+        while (seconds := self.wait()) is not None:
+            if interrupted(seconds):
+                return
+            if not seconds:
+                self.step()
+
     def step(self) -> None:
         """Do one step of the first chore that is due."""
         key, chore = next(iter(self._due.items()))

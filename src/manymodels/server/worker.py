@@ -14,7 +14,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -26,9 +25,9 @@ from ..invocation import Streaming
 from ..log import WorkerFormatter
 from ..model import Model
 from ..plugins import Plugins
-from ..trial import ORIGINAL, Predictor
+from ..trial import Predictor
 from .chores import Chores
-from .memory import Meter, allocated, private
+from .memory import Meter, private
 from .messages import (
     Answered,
     Cancel,
@@ -53,6 +52,7 @@ from .messages import (
     to_worker_decoder,
 )
 from .outlet import Outlet
+from .trials import Trials
 
 logger = logging.getLogger(__name__)
 
@@ -61,10 +61,6 @@ _RECEIVE = 1 << 20
 #: free at once; for others, whose objects refer to each other, it costs a copy of what the workers share, too.
 GARBAGE = 64 << 20
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-#: Invocations after which a faster predictor is tried at once: for fewer, the trial costs more than it saves.
-ASKED = 4
-#: Seconds without a job before models that were asked less often are accelerated.
-SETTLE = 1.0
 #: Bytes of an artifact from which it says something of others of its plugin.
 RATIO = 64 << 10
 #: Seconds between a job and a look at the memory the worker takes.
@@ -96,6 +92,7 @@ class Worker:
         #: Memory each takes, a faster predictor left out.
         self._bytes: dict[int, int] = {}
         self._chores = Chores()
+        self._trials = Trials(self._chores, lambda number: self._send(Tries(number)), self._tell)
         self._outlet = Outlet(self._send, lambda wait: self._receive(wait=wait))
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
@@ -124,11 +121,7 @@ class Worker:
 
     def _wait(self) -> bool:
         """Wait for the front, and do chores until it says something; False once it is gone."""
-        while (seconds := self._chores.wait()) is not None:
-            if self._poll.poll(seconds * 1000):
-                break
-            if not seconds:
-                self._chores.step()
+        self._chores.work(lambda seconds: self._poll.poll(seconds * 1000))
         return self._receive(wait=True)
 
     def _send(self, message: ToFront) -> None:
@@ -142,35 +135,15 @@ class Worker:
         model = self._models.get(job.model)
         if isinstance(job, Run) and model is not None:
             model.asked += len(job.invocations)
-            if model.asked >= ASKED:
-                chores.hasten(job.model)
-            self._tell(job.model, model)
+            self._trials.asked(job.model, model)
         elif isinstance(job, Load) and model is not None:
             chores.add(_settle, _settle)
-            if job.trial:
-                chores.add(job.model, partial(self._accelerate, job.model, model), SETTLE, quiet=SETTLE)
-            else:
-                model.predictor, model.news = Predictor(reason="its worker ended while a faster one was tried"), True
+            self._trials.loaded(job.model, model, allowed=job.trial)
 
-    def _accelerate(self, number: int, model: Model) -> Iterator[None]:
-        self._send(Tries(number))
-        before = allocated()
-        steps = model.accelerate()
-        next(steps, None)  # makes it; what comes then compares it
-        taken = max(0, allocated() - before)
-        yield
-        yield from steps
-        assert model.predictor is not None
-        if model.predictor.name != ORIGINAL:
-            model.predictor = msgspec.structs.replace(model.predictor, bytes=taken)
-        self._tell(number, model)
-
-    def _tell(self, number: int, model: Model) -> None:
-        """Let the front know if another predictor serves."""
-        if model.predictor is not None and model.news:
-            model.news = False
-            count = self._bytes[number] + (model.predictor.bytes or 0)
-            self._send(Serves(number, sendable(model.context.target_model), model.predictor, count))
+    def _tell(self, number: int, predictor: Predictor) -> None:
+        """Let the front know which predictor serves a model now."""
+        count = self._bytes[number] + (predictor.bytes or 0)
+        self._send(Serves(number, sendable(self._models[number].context.target_model), predictor, count))
 
     def _report_memory(self) -> Iterator[None]:
         grown = max(0, private() - self._private)

@@ -32,10 +32,11 @@ from manymodels.server.holder import Holder
 from manymodels.server.launcher import describe_exit
 from manymodels.server.tasks import Tasks
 from manymodels.settings import Settings
+from manymodels.trial import Predictor
 
 from .api import Refused
 from .engine import Engine
-from .messages import Description, Report, decode_answered, encode_invocations
+from .messages import Description, Exited, Report, Serves, Tries, decode_answered, encode_invocations
 from .residents import Resident, Run
 from .settings import MmsSettings
 from .settings import load as load_settings
@@ -50,6 +51,8 @@ STOP_TIMEOUT = 10.0
 NOTICE = 2.0
 #: Bytes a model process takes at least: what a fork writes to, and its launcher.
 PROCESS = 12 << 20
+#: Why models are not accelerated where there is no zygote.
+_NOT_TRIED = "multi-model-server's own processes, of the start method spawn, have no idle moments"
 
 
 class MmsServer(Holder[Resident]):
@@ -75,7 +78,7 @@ class MmsServer(Holder[Resident]):
         self._take(await self._started())
 
     async def _started(self) -> Engine:
-        engine = Engine(self._settings, self._mms_settings, self._modules, self._on_exit, self._named)
+        engine = Engine(self._settings, self._mms_settings, self._modules, self._on_told, self._named)
         await engine.start()
         return engine
 
@@ -171,6 +174,7 @@ class MmsServer(Holder[Resident]):
         loop = asyncio.get_running_loop()
         run = Run(engine, f"m{next(self._numbers)}", loop.create_future())
         self._runs[run.name] = (resident, run)
+        resident.predictor = None if engine.zygote is not None else Predictor(reason=_NOT_TRIED)
         try:
             run.folder.mkdir()
             Description(
@@ -181,6 +185,8 @@ class MmsServer(Holder[Resident]):
                 blocked=tuple(self._settings.block_plugins),
                 memory=self._budget.limit,
                 workers=self._mms_settings.workers_per_model,
+                news=str(engine.news),
+                trial=self._conduct.may_try(resident.name, resident.version),
             ).write(run.folder)
             reports = await self._register(resident, run)
         except ManyModelsError:
@@ -338,23 +344,48 @@ class MmsServer(Holder[Resident]):
         reason = run.ending or describe_exit(await self._exit_code(run))
         logger.error("its process %s", reason, extra={"model": resident.name})
         self.metrics.restarted("died" if run.ending is None else "timeout")
-        self._conduct.killed(resident.name, resident.version, reason)
+        if not self._failed_trial(resident, run):
+            self._conduct.killed(resident.name, resident.version, reason)
         self._tasks.run(self._discard(run, grace=0))
         return WorkerDied(f"the worker process of {resident.name!r} {reason} while it answered")
 
     # -- Processes --
 
-    def _on_exit(self, name: str, code: int) -> None:
-        """Take note of a model process that ended."""
-        found = self._runs.get(name)
+    def _on_told(self, message: Exited | Tries | Serves) -> None:
+        found = self._runs.get(message.model)
         if found is None:
             return
         resident, run = found
+        if isinstance(message, Exited):
+            self._on_exit(resident, run, message.code)
+        elif isinstance(message, Tries):
+            run.trying.add(message.pid)
+        else:
+            run.trying.discard(message.pid)
+            resident.predictor = message.predictor
+            self._tasks.run(self._measure(resident, run))
+
+    async def _measure(self, resident: Resident, run: Run) -> None:
+        """Count the memory of a model whose predictor changed."""
+        taken = await run.engine.taken(run.name, run.pids)
+        if resident.run is run:
+            resident.bytes = taken
+
+    def _failed_trial(self, resident: Resident, run: Run) -> bool:
+        """Say whether a run that ended may have done so by the trial of a faster predictor, and take note of it."""
+        if run.trying:
+            logger.error("a faster predictor was being tried; it is not tried again", extra={"model": resident.name})
+            self._conduct.failed_trial(resident.name, resident.version)
+        return bool(run.trying)
+
+    def _on_exit(self, resident: Resident, run: Run, code: int) -> None:
+        """Take note of a model process that ended."""
         if not run.exited.done():
             run.exited.set_result(code)
         if resident.run is run and not resident.busy:
             logger.error("its process %s without work to do", describe_exit(code), extra={"model": resident.name})
             self.metrics.restarted("died")
+            self._failed_trial(resident, run)
             resident.run = None
             self._tasks.run(self._discard(run, grace=0))
 

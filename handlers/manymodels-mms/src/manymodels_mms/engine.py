@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import mms
+import msgspec
 import psutil
 
 from manymodels.errors import PluginError, SettingsError, WorkerDied
@@ -25,8 +28,10 @@ from . import config, memory
 from .api import Api
 from .java import find_java
 from .log import JavaLog
-from .messages import Exited, Kill, ZygoteConfig, from_zygote_decoder
+from .messages import MESSAGE, Exited, Kill, Serves, Tries, ZygoteConfig, from_model_decoder, from_zygote_decoder
 from .settings import MmsSettings
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -46,20 +51,20 @@ class Engine:
         settings: Settings,
         mms_settings: MmsSettings,
         modules: tuple[str, ...],
-        exited: Callable[[str, int], None],
+        told: Callable[[Exited | Tries | Serves], None],
         named: Callable[[str], str | None],
     ) -> None:
         """Prepare to start it.
 
         :param modules: to import in advance.
-        :param exited: called with multi-model-server's name of a model and an exit code when its process ended.
+        :param told: called with what the zygote and model processes have to say.
         :param named: returns the TargetModel behind such a name, for the log.
         """
         self._settings = settings
         self._mms_settings = mms_settings
         self._modules = modules
         self._warm = settings.start_method == "fork"
-        self._exited = exited
+        self._told = told
         self._named = named
         #: None where model processes are multi-model-server's own.
         self.zygote: WarmProcess | None = None
@@ -78,9 +83,10 @@ class Engine:
         self.folder = _make_folder()
         self.store = self.folder / "models"
         self.store.mkdir()
-        socket = self.folder / "http.sock"
-        self.api = Api(socket)
-        properties = config.properties(self._settings, self._mms_settings, socket, self.store)
+        address = self.folder / "http.sock"
+        self.api = Api(address)
+        self._hear()
+        properties = config.properties(self._settings, self._mms_settings, address, self.store)
         (self.folder / "mms.properties").write_text(properties, encoding="ascii")
         (self.folder / "log4j2.properties").write_text(config.logging(), encoding="ascii")
         package = Path(mms.__file__).parent
@@ -155,7 +161,24 @@ class Engine:
         self.zygote.ended.add_done_callback(lambda ended: self._end(ended.result()))
 
     def _received(self, message: Exited) -> None:
-        self._exited(message.model, message.code)
+        self._read_news()  # what it said before it ended
+        self._told(message)
+
+    def _hear(self) -> None:
+        """Take what model processes say unasked."""
+        self.news = self.folder / "news.sock"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket.bind(str(self.news))
+        asyncio.get_running_loop().add_reader(self._socket, self._read_news)
+
+    def _read_news(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                data = self._socket.recv(MESSAGE)
+                try:
+                    self._told(from_model_decoder.decode(data))
+                except msgspec.DecodeError as error:
+                    logger.error("a model process said what cannot be read: %s", error)
 
     def _end(self, reason: str) -> None:
         if not self.ended.done():
@@ -217,6 +240,8 @@ class Engine:
             assert self.guard.stdin is not None
             self.guard.stdin.close()
             await self._watching
+        asyncio.get_running_loop().remove_reader(self._socket)
+        self._socket.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

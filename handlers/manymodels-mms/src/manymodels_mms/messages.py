@@ -18,6 +18,7 @@ from manymodels.invocation import Invocation
 from manymodels.plugins import Binding
 from manymodels.server.messages import Answered, Failure
 from manymodels.server.zygote import Ready
+from manymodels.trial import Predictor
 
 #: Longest control message, in bytes.
 MESSAGE = 1 << 16
@@ -43,6 +44,10 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     memory: int
     #: Processes of the model.
     workers: int = 1
+    #: Path of the socket that takes `Tries` and `Serves`.
+    news: str
+    #: Whether a faster predictor may be tried.
+    trial: bool
 
     def write(self, folder: Path) -> None:
         """Write it into the model's folder."""
@@ -112,10 +117,26 @@ class Exited(msgspec.Struct, tag="exited", array_like=True):
     code: int
 
 
+class Tries(msgspec.Struct, tag="tries", array_like=True):
+    """Model process to front: a faster predictor is made and tried, until `Serves` says how it was."""
+
+    model: str
+    pid: int
+
+
+class Serves(msgspec.Struct, tag="serves", array_like=True):
+    """Model process to front, at any time: which predictor serves from now on."""
+
+    model: str
+    pid: int
+    predictor: Predictor
+
+
 _encoder = msgspec.msgpack.Encoder()
 encode = _encoder.encode
 kill_decoder = msgspec.msgpack.Decoder(Kill)
 from_zygote_decoder: msgspec.msgpack.Decoder[Ready | Exited] = msgspec.msgpack.Decoder(Ready | Exited)
+from_model_decoder: msgspec.msgpack.Decoder[Tries | Serves] = msgspec.msgpack.Decoder(Tries | Serves)
 _invocations_decoder = msgspec.msgpack.Decoder(list[Invocation])
 _answered_decoder = msgspec.msgpack.Decoder(Answered)
 

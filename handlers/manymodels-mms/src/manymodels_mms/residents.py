@@ -26,6 +26,8 @@ class Run:
     #: Why it was ended, where we did it.
     ending: str | None = None
     pids: tuple[int, ...] = ()
+    #: Those that make and try a faster predictor.
+    trying: set[int] = field(default_factory=set)
 
     @property
     def folder(self) -> Path:

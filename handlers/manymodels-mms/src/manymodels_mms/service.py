@@ -44,7 +44,7 @@ class HookTransformer(Transformer):  # type: ignore[misc]  # untyped
     to clients, unpickles npy bodies and knows no parameters of content types.
     """
 
-    _bound: Model | None = None
+    bound: Model | None = None
 
     def validate_and_initialize(self, model_dir: str, context: Context) -> None:
         """Load the model.
@@ -56,29 +56,30 @@ class HookTransformer(Transformer):  # type: ignore[misc]  # untyped
         description = Description.read(folder)
         start = time.perf_counter()
         try:
-            self._bound = _load(description)
+            self.bound = _load(description)
         except ManyModelsError as error:
             Report(pid=os.getpid(), failure=Failure.of(error)).write(folder)
             if isinstance(error, OutOfMemory):
                 raise MemoryError(str(error)) from error
             raise
-        notes = [sendable(note) for note in self._bound.notes]
+        model = self.bound
+        notes = [sendable(note) for note in model.notes]
         seconds = time.perf_counter() - start
-        model = self._bound
         Report(pid=os.getpid(), seconds=seconds, notes=notes, golden=model.golden, schema=model.schema).write(folder)
 
     def transform(self, data: Sequence[dict[str, Any]], context: Context) -> list[bytes]:
         """Answer requests that each hold one or more invocations, each with the outcomes of its own."""
-        assert self._bound is not None  # multi-model-server loads before it invokes
+        assert self.bound is not None  # multi-model-server loads before it invokes
         requests = [decode_invocations(request["body"]) for request in data]
-        results = self._bound.invoke([invocation for request in requests for invocation in request])
+        results = self.bound.invoke([invocation for request in requests for invocation in request])
+        self.bound.asked += len(results)
         outcomes = (outcome(result.answer() if isinstance(result, ScriptError) else result) for result in results)
         return [encode(Answered(0, [next(outcomes) for _ in request])) for request in requests]
 
     def close(self) -> None:
         """Let the plugin release what the model holds."""
-        if self._bound is not None:
-            self._bound.unload()
+        if self.bound is not None:
+            self.bound.unload()
 
 
 def _load(description: Description) -> Model:

@@ -22,29 +22,42 @@ from mms.service import Service
 
 from manymodels.errors import ManyModelsError
 from manymodels.log import WorkerFormatter
+from manymodels.server.chores import Chores
+from manymodels.server.trials import Trials
 from manymodels.server.worker import set_up_process
+from manymodels.trial import Predictor
 
 from . import service
-from .messages import Description
+from .messages import Description, Serves, Tries, encode
 
 #: Seconds between looks at a FIFO.
 _POLL = 0.001
 _FAILED = 500
 _OUT_OF_MEMORY = 507
+#: What the only model of a process is to its chores.
+_MODEL = 0
 
 
 class Worker:
     """Serves one connection of the Java side, and with it one model."""
 
-    def __init__(self, connection: socket.socket, folder: str) -> None:
+    def __init__(self, connection: socket.socket, folder: str, name: str, description: Description) -> None:
+        """Serve a model that multi-model-server knows by `name`."""
         self._connection = connection
         #: Where the Java side looks for the FIFOs it reads our output from.
         self._folder = folder
+        self._name = name
+        self._description = description
         self._service: Service | None = None
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
+        self._chores = Chores()
+        self._trials = Trials(self._chores, self._begins, self._serves)
 
     def serve(self) -> None:
-        """Do what the Java side says until it closes the connection."""
+        """Do what the Java side says until it closes the connection, and chores in between."""
         while True:
+            self._chores.work(lambda seconds: self._poll.poll(seconds * 1000))
             try:
                 command, message = retrieve_msg(self._connection)
             except (ValueError, ConnectionResetError):  # how the end of the connection is told
@@ -55,6 +68,20 @@ class Worker:
             else:
                 assert self._service is not None
                 self._connection.sendall(self._service.predict(message))
+            self._chores.worked()
+            if (model := service.transformer.bound) is not None:
+                self._trials.asked(_MODEL, model)
+
+    def _begins(self, _: int) -> None:
+        self._tell(Tries(self._name, os.getpid()))
+
+    def _serves(self, _: int, predictor: Predictor) -> None:
+        self._tell(Serves(self._name, os.getpid(), predictor))
+
+    def _tell(self, message: Tries | Serves) -> None:
+        """Tell the front what nobody asked for; multi-model-server's protocol has no place for it."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.sendto(encode(message), self._description.news)
 
     def _load(self, message: dict[str, bytes]) -> None:
         name, path = (message[key].decode() for key in ("modelName", "modelPath"))
@@ -79,6 +106,8 @@ class Worker:
                 os.set_blocking(fd, True)
                 os.dup2(fd, number)
                 os.close(fd)
+        if (model := service.transformer.bound) is not None:
+            self._trials.loaded(_MODEL, model, allowed=self._description.trial)
 
     def _open(self, fifo: Path) -> int | None:
         """Open a FIFO once the Java side has; None if it has closed it again, as after a failed load."""
@@ -108,7 +137,8 @@ def run(argv: Sequence[str]) -> None:
     # If memory is short, the kernel is to end a model, which comes back, not the front.
     Path("/proc/self/oom_score_adj").write_text("500")
     arguments = ArgParser.model_service_worker_args().parse_args(argv)
-    workers = Description.read(Path(arguments.model_path)).workers
+    description = Description.read(Path(arguments.model_path))
+    workers = description.workers
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(arguments.sock_name)
         listener.listen(workers)
@@ -119,22 +149,22 @@ def run(argv: Sequence[str]) -> None:
             # One that is gone cannot be connected to again; it is loaded anew, under another name.
             Path(arguments.sock_name).unlink()
         else:
-            _fork(listener, workers, arguments)
+            _fork(listener, description, arguments)
             return
     with connection:
-        Worker(connection, arguments.tmp_dir).serve()
+        Worker(connection, arguments.tmp_dir, arguments.model_name, description).serve()
 
 
-def _fork(listener: socket.socket, workers: int, arguments: argparse.Namespace) -> None:
+def _fork(listener: socket.socket, description: Description, arguments: argparse.Namespace) -> None:
     """Fork a process for each connection, and end with the first of them, as it did."""
     parent = os.getpid()
-    for _ in range(workers):
+    for _ in range(description.workers):
         connection, _ = listener.accept()
         if not os.fork():
             set_up_process(parent)
             listener.close()
             with connection:
-                Worker(connection, arguments.tmp_dir).serve()
+                Worker(connection, arguments.tmp_dir, arguments.model_name, description).serve()
             os._exit(0)
         connection.close()
     Path(arguments.sock_name).unlink()

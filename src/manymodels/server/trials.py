@@ -1,0 +1,68 @@
+"""Trials of faster predictors, in idle moments of the process that holds the models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import msgspec
+
+from ..model import Model
+from ..trial import ORIGINAL, Predictor
+from .chores import Chores
+from .memory import allocated
+from .messages import sendable
+
+#: Invocations after which a faster predictor is tried at once: for fewer, the trial costs more than it saves.
+ASKED = 4
+#: Seconds without a job before models that were asked less often are accelerated.
+SETTLE = 1.0
+#: Longest reason that is passed on, in characters; a plugin's error may be of any length.
+_REASON = 1000
+
+
+class Trials:
+    """Has models accelerated by chores."""
+
+    def __init__(self, chores: Chores, begins: Callable[[int], None], serves: Callable[[int, Predictor], None]) -> None:
+        """Have no model yet.
+
+        :param begins: called with a model's number when a faster predictor of it is made and tried, which may end
+            the process.
+        :param serves: called with what serves a model from now on; after a trial, and if it changes later.
+        """
+        self._chores = chores
+        self._begins = begins
+        self._serves = serves
+
+    def loaded(self, number: int, model: Model, *, allowed: bool) -> None:
+        """Take on a model, by a number of the caller's that is also the key of its chore."""
+        if allowed:
+            self._chores.add(number, partial(self._try, number, model), SETTLE, quiet=SETTLE)
+        else:
+            model.predictor, model.news = Predictor(reason="its worker ended while a faster one was tried"), True
+
+    def asked(self, number: int, model: Model) -> None:
+        """Take note that a model was asked."""
+        if model.asked >= ASKED:
+            self._chores.hasten(number)
+        self._tell(number, model)
+
+    def _try(self, number: int, model: Model) -> Iterator[None]:
+        self._begins(number)
+        before = allocated()
+        steps = model.accelerate()
+        next(steps, None)  # makes it; what comes then compares it
+        taken = max(0, allocated() - before)
+        yield
+        yield from steps
+        assert model.predictor is not None
+        if model.predictor.name != ORIGINAL:
+            model.predictor = msgspec.structs.replace(model.predictor, bytes=taken)
+        self._tell(number, model)
+
+    def _tell(self, number: int, model: Model) -> None:
+        if model.predictor is not None and model.news:
+            model.news = False
+            reason = sendable(model.predictor.reason)[:_REASON]
+            self._serves(number, msgspec.structs.replace(model.predictor, reason=reason))
