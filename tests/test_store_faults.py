@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import socket
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -31,7 +33,7 @@ ETAG = '"0cc175b9c0f1b6a831c399e269772661"'  # of b"a"
 class Fake:
     """An HTTP server that answers every request as the test says."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.requests: list[str] = []
         self.answer: Answer = lambda handler: None
         fake = self
@@ -48,7 +50,7 @@ class Fake:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.server.daemon_threads = True
         self.thread = threading.Thread(target=self.server.serve_forever)
         self.thread.start()
@@ -155,10 +157,9 @@ def test_a_store_that_refuses_connections_is_not_tried_again_at_once(
     store = open_(f"http://127.0.0.1:{port}")
     with pytest.raises(StoreUnavailable, match="s3://models cannot be reached"):
         store.find("a.joblib")
-    fake = Fake()
+    fake = Fake(port)
     try:
         fake.answer = answer(200, ETag=ETAG)
-        store._objects._files.client_kwargs["endpoint_url"] = f"http://127.0.0.1:{fake.server.server_port}"  # type: ignore[attr-defined]
         with pytest.raises(StoreUnavailable, match="cannot be reached"):
             store.find("a.joblib")
         assert fake.requests == []
@@ -219,7 +220,7 @@ def test_a_download_that_is_always_cut_off_is_no_model(
     assert list((tmp_path / "users").glob("*/tmp/*")) == []
 
 
-def part(content: bytes, sent: int) -> Answer:
+def part(content: bytes, sent: int, **headers: str) -> Answer:
     """Return what answers ranges of an object, at the first of which it hangs up after so many bytes."""
 
     def send(handler: BaseHTTPRequestHandler) -> None:
@@ -230,6 +231,8 @@ def part(content: bytes, sent: int) -> Answer:
         handler.send_header("Last-Modified", "Fri, 27 Nov 2026 12:00:00 GMT")
         handler.send_header("Content-Length", str(len(body)))
         handler.send_header("Content-Range", f"bytes {first}-{first + len(body) - 1}/{len(content)}")
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
         handler.end_headers()
         handler.wfile.write(body if first else body[:sent])
         handler.close_connection = not first
@@ -251,6 +254,37 @@ def test_what_is_found_and_fetched_at_once_goes_on_where_it_was_cut_off(
     rest = [[], ["GET bytes=0-999999"], [f"GET bytes={sent}-999999"]]
     assert fake.requests[0] == "GET bytes=0-8388607"
     assert fake.requests[1:] in (rest[1:] if sent < len(content) else rest)
+
+
+CRC32 = base64.b64encode(zlib.crc32(b"right").to_bytes(4, "big")).decode()
+
+
+@pytest.mark.parametrize(("found_by", "headers"), [("MD5", {}), ("checksum", {"x_amz_checksum_crc32": CRC32})])
+def test_what_was_damaged_on_its_way_is_no_model(
+    fake: Fake, open_: Callable[..., RemoteStore], tmp_path: Path, found_by: str, headers: dict[str, str]
+) -> None:
+    tag = hashlib.md5(b"right" if found_by == "MD5" else b"wrong", usedforsecurity=False).hexdigest()
+    headers |= {"ETag": f'"{tag}"', "Last_Modified": "Fri, 27 Nov 2026 12:00:00 GMT", "Content_Range": "bytes 0-4/5"}
+    fake.answer = answer(206, b"wrong", **headers)
+    store = open_(f"http://127.0.0.1:{fake.server.server_port}")
+    message = f"'m.joblib' was damaged on its way: its {found_by} is not"
+    with pytest.raises(StoreUnavailable, match=message):
+        store.fetch("m.joblib")
+    with pytest.raises(StoreUnavailable, match=message):
+        store.open(Found("m.joblib", tag, 5, "file"))
+    assert list((tmp_path / "contents").iterdir()) == []
+    fake.answer = answer(206, b"right", **headers | {"ETag": ETAG} if found_by == "checksum" else headers)
+    assert store.fetch("m.joblib") is not None
+
+
+def test_what_was_cut_off_is_compared_with_its_md5_whatever_checksum_is_told(
+    fake: Fake, open_: Callable[..., RemoteStore]
+) -> None:
+    answers = [part(b"right", 3, x_amz_checksum_crc32=CRC32), part(b"wrong", 5)]
+    fake.answer = lambda handler: answers.pop(0)(handler)
+    store = open_(f"http://127.0.0.1:{fake.server.server_port}")
+    with pytest.raises(StoreUnavailable, match="was damaged on its way: its MD5 is not"):
+        store.fetch("m.joblib")
 
 
 def test_what_is_found_and_always_cut_off_is_no_model_and_the_store_is_not_away(

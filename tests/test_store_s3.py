@@ -194,21 +194,6 @@ def test_one_that_goes_meanwhile(store: RemoteStore, put: Put) -> None:
         store.open(found)
 
 
-def test_a_damaged_copy_is_noticed_by_its_md5(
-    store: RemoteStore, put: Put, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    put({"b.joblib": b"right"})
-    real = os.pwrite
-
-    def flipped(file: int, data: bytes, offset: int) -> int:
-        return real(file, data[::-1], offset)
-
-    monkeypatch.setattr(os, "pwrite", flipped)
-    with pytest.raises(LoadFailed, match="damaged on its way"):
-        store.open(store.find("b.joblib"))
-    assert os.listdir(tmp_path / "cache" / "contents") == []
-
-
 @pytest.mark.parametrize(
     ("files", "message"),
     [

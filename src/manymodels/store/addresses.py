@@ -9,7 +9,7 @@ from .objects import Objects
 
 #: By scheme: the module here with a ``connect``, the package that it needs, and the extra that brings that.
 _KINDS = {
-    "s3": ("s3", "s3fs", "s3"),
+    "s3": ("s3", "botocore", "s3"),
     "az": ("azure", "adlfs", "az"),
     "gs": ("gcs", "gcsfs", "gs"),
     "https": ("web", "httpx", ""),

@@ -125,7 +125,15 @@ def check_md5(path: Path, name: str, expected: str) -> None:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     if digest.hexdigest() != expected:
-        raise StoreUnavailable(f"{name!r} was damaged on its way: its MD5 is not the one that the model store tells")
+        raise damaged(name, "MD5")
+
+
+def damaged(name: str, what: str) -> StoreUnavailable:
+    """Return the error for content that is not the store's.
+
+    :param what: by which that was noticed.
+    """
+    return StoreUnavailable(f"{name!r} was damaged on its way: its {what} is not the one that the model store tells")
 
 
 def refused(status: int, code: str, name: str, permission: str, said: str | None) -> LoadFailed:

@@ -8,12 +8,14 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, cast
 
 import aiohttp
+import s3fs
 from botocore import exceptions
 
 from ..errors import LoadFailed, StoreUnavailable
 from ..invocation import Upload
 from ..spool import LARGE, SUPPORTED, Spool
-from .s3 import BUSY, EXPIRED, UNKNOWN, file_system, status_of
+from . import calls
+from .s3 import BUSY, EXPIRED, UNKNOWN, status_of
 
 T = TypeVar("T")
 
@@ -48,7 +50,8 @@ class Exchange:
 
         :param timeout: seconds that reading or writing an object may take.
         """
-        self._files = file_system(64)
+        config = {"connect_timeout": calls.CONNECT, "read_timeout": calls.READ, "max_pool_connections": 64}
+        self._files = s3fs.S3FileSystem(config_kwargs=config, skip_instance_cache=True)
         self._timeout = timeout
         #: Whether the store answers conditional writes; some that speak S3's protocol do not.
         self._conditional = True

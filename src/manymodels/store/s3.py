@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+import threading
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-import aiohttp
-import s3fs
+import urllib3
 from botocore import exceptions
+from botocore.config import Config
+from botocore.httpchecksum import StreamingChecksumBody
+from botocore.session import Session
 
 from ..errors import LoadFailed, StoreUnavailable
 from . import calls
+from .blocking import Body, Requests
 from .objects import Object, split
 
 T = TypeVar("T")
 
-_CHUNK = 256 << 10
 _MD5 = re.compile("[0-9a-f]{32}")
 
 #: Codes of answers to credentials that were right once, and to those that S3 does not know.
@@ -38,17 +41,14 @@ _BROKEN = (
     exceptions.ConnectionError,
     exceptions.HTTPClientError,
     exceptions.IncompleteReadError,
-    exceptions.FlexibleChecksumError,
-    aiohttp.ClientError,
+    urllib3.exceptions.HTTPError,
 )
 
 
 class S3Objects:
     """The objects below ``s3://bucket/prefix``.
 
-    s3fs makes the client, so credentials, region and endpoint are found as botocore finds them. The client
-    itself is asked, not s3fs's files: these know neither ``If-Match`` with a size given, nor pages, and
-    turn all errors of a kind into one.
+    botocore finds credentials, region and endpoint, and asks again what fails.
     """
 
     def __init__(self, url: str, timeout: float) -> None:
@@ -57,18 +57,27 @@ class S3Objects:
         :param timeout: seconds that a whole object may take.
         """
         self.url, self._bucket, self._prefix = split(url)
-        self._files = file_system(calls.AT_A_TIME + 32)  # beside the parts, a look for each of the store's threads
-        self._calls = calls.Calls(self._files.loop, timeout, _BROKEN)
-        self.close = self._calls.close
+        self._requests = Requests(timeout, _BROKEN)
+        self.close = self._requests.close
+        self._lock = threading.Lock()
+        self._made: Any = None
+
+    def _client(self) -> Any:
+        """Return botocore's client, which takes long to make."""
+        with self._lock:
+            if self._made is None:
+                config = Config(
+                    connect_timeout=calls.CONNECT,
+                    read_timeout=calls.READ,
+                    max_pool_connections=calls.AT_A_TIME + 32,  # beside the parts, a look for each thread of the store
+                )
+                self._made = Session().create_client("s3", config=config)
+            return self._made
 
     def head(self, name: str) -> Object | None:
         """Return the present version of an object; see `Objects.head`."""
-
-        async def ask(client: Any) -> Any:
-            return await client.head_object(Bucket=self._bucket, Key=self._prefix + name)
-
         try:
-            reply = self._run(ask)
+            reply = self._run(lambda client: client.head_object(Bucket=self._bucket, Key=self._prefix + name))
         except exceptions.ClientError as error:
             if status_of(error) == 404:
                 return None
@@ -78,8 +87,8 @@ class S3Objects:
     def _explain(self, error: exceptions.ClientError, name: str) -> NoReturn:
         """Raise what a HEAD was refused for, which has no body that says so: a GET of a byte has."""
 
-        async def ask(client: Any) -> Any:
-            reply = await client.get_object(Bucket=self._bucket, Key=self._prefix + name, Range="bytes=0-0")
+        def ask(client: Any) -> None:
+            reply = client.get_object(Bucket=self._bucket, Key=self._prefix + name, Range="bytes=0-0")
             reply["Body"].close()
 
         with contextlib.suppress(exceptions.ClientError):
@@ -93,22 +102,20 @@ class S3Objects:
     def fetch(self, name: str, place: Callable[[Object], Path]) -> Object | None:
         """Fetch an object of any version; see `Objects.fetch`."""
 
-        async def ask(client: Any) -> Any:
-            return await client.get_object(
-                Bucket=self._bucket, Key=self._prefix + name, Range=f"bytes=0-{calls.PART - 1}"
-            )
-
+        arguments = {"Bucket": self._bucket, "Key": self._prefix + name, "Range": f"bytes=0-{calls.PART - 1}"}
         try:
-            reply = self._run(ask)
+            reply = self._run(lambda client: client.get_object(**arguments))
         except exceptions.ClientError as error:
             if status_of(error) in (404, 416):  # none, or an empty one, of which no range can be had
                 return None
             self._raise(error, name, "s3:GetObject")
         try:
             found = Object(name, _version(reply), _size(reply))
-            self._download(found, place(found), reply)
-        finally:  # if it was not read to its end, which takes it out of use
-            self._files.loop.call_soon_threadsafe(reply["Body"].close)
+            path = place(found)
+        except BaseException:
+            reply["Body"].close()
+            raise
+        self._download(found, path, reply)
         return found
 
     def entries(self, folder: str, after: str = "") -> Iterator[Object]:
@@ -125,12 +132,9 @@ class S3Objects:
         if after:
             arguments["StartAfter"] = prefix + after
 
-        async def ask(client: Any) -> Any:
-            return await client.list_objects_v2(**arguments)
-
         while True:
             try:
-                page = self._run(ask)
+                page = self._run(lambda client: client.list_objects_v2(**arguments))
             except exceptions.ClientError as error:
                 self._raise(error, folder or self.url, "s3:ListBucket")
             found = [
@@ -153,46 +157,44 @@ class S3Objects:
 
         :param begun: an answer with its beginning.
         """
-        is_md5 = False
+        replies: list[dict[str, Any]] = []
 
-        async def read(start: int, end: int) -> AsyncIterator[bytes]:
-            nonlocal is_md5, begun
+        def read(start: int, end: int) -> Body:
+            nonlocal begun
             reply = None
             if start == 0:  # not again, if it breaks off
                 reply, begun = begun, None
             if reply is None:
-                client = await self._files.set_session()
-                reply = await client.get_object(
+                reply = self._client().get_object(
                     Bucket=self._bucket,
                     Key=self._prefix + wanted.name,
                     Range=f"bytes={start}-{end - 1}",
                     **_exactly(wanted.version),
                 )
-            is_md5 = _is_md5(wanted.version, reply)
-            async with reply["Body"] as body:
-                async for chunk in body.iter_chunks(_CHUNK):
-                    yield chunk
+            replies.append(reply)
+            body: Body = reply["Body"]
+            return body
 
         with self._credentials():
             try:
-                self._calls.fetch(wanted, path, read)
+                self._requests.fetch(wanted, path, read)
             except exceptions.ClientError as error:
                 self._raise(error, wanted.name, "s3:GetObject")
-        if is_md5:
+            except exceptions.FlexibleChecksumError as error:
+                raise calls.damaged(wanted.name, "checksum") from error
+        # What came in one answer botocore has compared with its checksum, if that had one.
+        checked = len(replies) == 1 and isinstance(replies[0]["Body"], StreamingChecksumBody)
+        if not checked and replies and _is_md5(wanted.version, replies[0]):
             calls.check_md5(path, wanted.name, wanted.version)
 
-    def _run(self, call: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
-        """Run a coroutine that asks botocore's client.
+    def _run(self, call: Callable[[Any], T]) -> T:
+        """Run what asks botocore's client.
 
         :raises ConnectionError: if the store is not reached, or does not answer in time.
         :raises ClientError: if it answers with an error.
         """
-
-        async def run() -> T:
-            return await call(await self._files.set_session())
-
         with self._credentials():
-            return self._calls.run(run())
+            return self._requests.run(lambda: call(self._client()))
 
     @contextlib.contextmanager
     def _credentials(self) -> Iterator[None]:
@@ -224,15 +226,6 @@ class S3Objects:
 
 
 connect = S3Objects
-
-
-def file_system(connections: int) -> s3fs.S3FileSystem:
-    """Return what makes botocore's client, with credentials, region and endpoint as botocore finds them.
-
-    :param connections: most that are open at a time.
-    """
-    config = {"connect_timeout": calls.CONNECT, "read_timeout": calls.READ, "max_pool_connections": connections}
-    return s3fs.S3FileSystem(config_kwargs=config, skip_instance_cache=True)
 
 
 def status_of(error: exceptions.ClientError) -> int:
