@@ -70,7 +70,8 @@ def models(count: int) -> Iterator[bytes]:
     for _ in range(count):
         model = copy.copy(first)
         model.coefs_ = [random.normal(size=coefficients.shape) for coefficients in first.coefs_]
-        del model.__dict__["_optimizer"]  # its moments are two more copies of the weights
+        for copies in ("_optimizer", "_best_coefs"):  # of the weights, which would make it larger
+            model.__dict__.pop(copies, None)
         buffer = io.BytesIO()
         joblib.dump(model, buffer)
         yield buffer.getvalue()
