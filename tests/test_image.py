@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+import s3
 from serving import BUILDAH, DOCKER, FLOWER, IMAGE, IRIS, Server, booster, constant, in_image, script, serve, until
 from sklearn.datasets import load_iris
 
@@ -83,6 +84,14 @@ def test_store_outside_of_sagemaker(store: Path, tmp_path: Path) -> None:
         assert server.predict(IRIS) == [0]
         assert server.predict("folder") == [7.0]
         assert server.invoke("missing.tar.gz", [FLOWER]).status_code == 404
+
+
+def test_store_in_s3(tmp_path: Path) -> None:
+    constant(tmp_path / "five.joblib", 5.0)
+    with s3.running() as bucket:
+        bucket.put("shop/five.joblib", (tmp_path / "five.joblib").read_bytes())
+        with serve(tmp_path, f"s3://{s3.BUCKET}/shop", env=bucket.env, backend="image", mounts={}) as server:
+            assert server.predict("five.joblib") == [5.0]
 
 
 def test_trained_model_is_served_alone_and_by_its_name(tmp_path: Path) -> None:
