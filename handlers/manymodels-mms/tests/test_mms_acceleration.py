@@ -103,7 +103,7 @@ async def test_a_process_that_may_have_ended_by_a_trial_is_not_held_against_the_
     await server.load("m", toys.artifact("m", accelerate={"wait": str(gate), "kill": "SIGSEGV"}), BINDING)
     await gate.reached()
     call = asyncio.ensure_future(ask(server, "m"))
-    await until(lambda: server._residents["m"].busy, "the invocation is on its way")
+    await until(lambda: server._residents["m"].lanes[0].busy, "the invocation is on its way")
     gate.open()
     with pytest.raises(WorkerDied, match="was ended by SIGSEGV while it answered"):
         await call

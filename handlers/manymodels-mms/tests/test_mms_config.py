@@ -25,7 +25,7 @@ def read(text: str) -> dict[str, str]:
 
 def test_properties() -> None:
     settings = load(invocation_timeout=60.5, load_timeout=10.0, max_body="1MiB", queue_size=7)
-    assert read(config.properties(settings, load_mms(), FOLDER / "http.sock", FOLDER / "models")) == {
+    assert read(config.properties(settings, FOLDER / "http.sock", FOLDER / "models")) == {
         "inference_address": "unix:/run/x/http.sock",
         "management_address": "unix:/run/x/http.sock",
         "model_store": "/run/x/models",
@@ -45,7 +45,7 @@ def test_properties() -> None:
 
 
 def test_values_are_escaped() -> None:
-    text = config.properties(load(), load_mms(), Path("/\u00e9\U0001f600\\n\n/s"), FOLDER)
+    text = config.properties(load(), Path("/\u00e9\U0001f600\\n\n/s"), FOLDER)
     assert "inference_address=unix:/\\u00e9\\ud83d\\ude00\\\\n\\u000a/s\n" in text
     assert text.isascii()
 

@@ -306,12 +306,49 @@ async def test_several_processes_of_a_model(toys: Toys, monkeypatch: pytest.Monk
         for gate in gates:
             gate.open()
         assert {(await call)["pid"] for call in calls} == set(description.workers)
-        with pytest.raises(WorkerDied, match="exited with code 3"):
-            await ask(server, "m", exit=3)
-        assert (await ask(server, "m", tag=1))["tag"] == 1
         await server.unload("m")
         for pid in description.workers:
             assert ended(pid)
+
+
+async def test_a_crash_of_one_process_of_a_model_is_no_matter_to_the_others(
+    toys: Toys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MANYMODELS_MMS_WORKERS_PER_MODEL", "2")
+    async with running() as server:
+        before = set((await server.load("m", toys.artifact("m"), BINDING)).workers)
+        taken = server.used()
+        gate = toys.gate()
+        call = asyncio.ensure_future(ask(server, "m", wait=str(gate)))
+        await gate.reached()
+        for _ in range(2):
+            with pytest.raises(WorkerDied, match="exited with code 3"):
+                await ask(server, "m", exit=3)
+            assert (await ask(server, "m", tag=1))["tag"] == 1
+        gate.open()
+        (kept,) = before & set(server.describe("m").workers)
+        assert (await call)["pid"] == kept
+        await until(lambda: len(server.describe("m").workers) == 2, "both are there")
+        assert abs(server.used() - taken) < 16 << 20
+        idle = next(pid for pid in server.describe("m").workers if pid != kept)
+        os.kill(idle, signal.SIGKILL)
+        await until(lambda: tuple(server.describe("m").workers) == (kept,), "its end is noticed")
+        assert {(await ask(server, "m"))["pid"] for _ in range(5)} == {kept}
+        await server.unload("m")
+
+
+async def test_a_crash_while_several_processes_load_a_model_counts_once(
+    toys: Toys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MANYMODELS_MMS_WORKERS_PER_MODEL", "4")
+    async with running() as server:
+        with pytest.raises(LoadFailed, match="exited with code 3 while it loaded 'm'"):
+            await server.load("m", toys.artifact("m", exit=3), BINDING)
+        (record,) = server._conduct._records.values()
+        assert record.kills == 1
+        assert server.used() == 0
+        await server.load("m", toys.artifact("m"), BINDING)
+        await server.unload("m")
 
 
 async def test_without_java_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

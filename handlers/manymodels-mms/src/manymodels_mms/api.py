@@ -45,12 +45,12 @@ class Api:
             return False
         return True
 
-    async def register(self, name: str, workers: int) -> None:
+    async def register(self, name: str) -> None:
         """Load a model from the folder of its name in the model store.
 
         :raises Refused: if it cannot be loaded.
         """
-        asked = {"model_name": name, "url": name, "initial_workers": workers, "synchronous": True}
+        asked = {"model_name": name, "url": name, "initial_workers": 1, "synchronous": True}
         content_type = {"Content-Type": "application/json"}
         await self._send("POST", "/models", json.dumps(asked).encode(), content_type)
 

@@ -37,7 +37,7 @@ from manymodels.trial import Predictor
 from .api import Refused
 from .engine import Engine
 from .messages import Description, Exited, Report, Serves, Tries, decode_answered, encode_invocations
-from .residents import Resident, Run
+from .residents import Lane, Resident, Run
 from .settings import MmsSettings
 from .settings import load as load_settings
 
@@ -59,7 +59,7 @@ class MmsServer(Holder[Resident]):
     """Has multi-model-server load models, and sends it invocations, joined where they wait."""
 
     def __init__(self, settings: Settings, mms_settings: MmsSettings) -> None:
-        super().__init__(settings, Resident, PROCESS * mms_settings.workers_per_model)
+        super().__init__(settings, self._new, PROCESS * mms_settings.workers_per_model)
         self._mms_settings = mms_settings
         self._numbers = itertools.count(1)
         #: By multi-model-server's names.
@@ -95,8 +95,10 @@ class MmsServer(Holder[Resident]):
         self._engine = None
         self._up.clear()
         logger.error("%s; it is started again", reason)
-        for resident, run in list(self._runs.values()):
-            self._forget(resident, run)
+        for _, run in self._runs.values():
+            if run.lane.run is run:
+                run.lane.run = None
+        self._runs.clear()
         await engine.stop()
         while not self._stopping:
             try:
@@ -131,8 +133,18 @@ class MmsServer(Holder[Resident]):
 
     # -- Models --
 
+    def _new(self, name: str, path: str, binding: Binding, version: str) -> Resident:
+        lanes = [Lane() for _ in range(self._mms_settings.workers_per_model)]
+        return Resident(name, path, binding, version, lanes=lanes)
+
     async def _bring(self, resident: Resident) -> None:
-        await self._run_of(resident)
+        loads = [asyncio.ensure_future(self._run_of(resident, lane)) for lane in resident.lanes]
+        try:
+            await asyncio.gather(*loads)
+        finally:
+            for load in loads:
+                load.cancel()
+            await asyncio.gather(*loads, return_exceptions=True)
 
     def _interpreter(self, name: str, requirements: Requirements | None, binding: Binding) -> Interpreter | None:
         if requirements is not None and self._environments.wanted(requirements):
@@ -153,26 +165,26 @@ class MmsServer(Holder[Resident]):
         return sum(resident.bytes for resident in models)
 
     def _where(self, resident: Resident) -> tuple[int, Sequence[int]]:
-        return resident.bytes, resident.run.pids if resident.run is not None else ()
+        return resident.bytes, [pid for lane in resident.lanes if lane.run is not None for pid in lane.run.pids]
 
     def _processes(self) -> int:
         return sum(len(run.pids) for _, run in self._runs.values())
 
-    async def _run_of(self, resident: Resident) -> Run:
-        """Return the model's run, after loading it where there is none."""
-        while (run := resident.run) is None:
+    async def _run_of(self, resident: Resident, lane: Lane) -> Run:
+        """Return the run of a lane, after loading the model there if there is none."""
+        while (run := lane.run) is None:
             await self._up.wait()
-            async with resident.loading:  # whoever needs it meanwhile waits for the same load
+            async with lane.loading:  # an unload waits for it
                 if resident.removed:
                     raise ModelNotFound(f"{resident.name!r} was unloaded")
-                if resident.run is None and self._engine is not None:
+                if lane.run is None and self._engine is not None:
                     self._conduct.check(resident.name, resident.version)
-                    await self._load(resident, self._engine)
+                    await self._load(resident, lane, self._engine)
         return run
 
-    async def _load(self, resident: Resident, engine: Engine) -> None:
+    async def _load(self, resident: Resident, lane: Lane, engine: Engine) -> None:
         loop = asyncio.get_running_loop()
-        run = Run(engine, f"m{next(self._numbers)}", loop.create_future())
+        run = Run(engine, lane, f"m{next(self._numbers)}", loop.create_future())
         self._runs[run.name] = (resident, run)
         resident.predictor = None if engine.zygote is not None else Predictor(reason=_NOT_TRIED)
         try:
@@ -184,7 +196,6 @@ class MmsServer(Holder[Resident]):
                 settings=self._settings.model_settings(),
                 blocked=tuple(self._settings.block_plugins),
                 memory=self._budget.limit,
-                workers=self._mms_settings.workers_per_model,
                 news=str(engine.news),
                 trial=self._conduct.may_try(resident.name, resident.version),
             ).write(run.folder)
@@ -196,21 +207,22 @@ class MmsServer(Holder[Resident]):
             await self._discard(run, grace=0)
             raise
         run.pids = tuple(report.pid for report in reports)
-        resident.bytes = await engine.taken(run.name, run.pids)
+        lane.bytes = await engine.taken(run.name, run.pids)
+        resident.bytes = sum(each.bytes for each in resident.lanes)
         resident.measured = True
         resident.load_seconds = max(report.seconds for report in reports)
         resident.notes = tuple(reports[0].notes)
         resident.golden = reports[0].golden
         resident.schema = reports[0].schema
         if run.exited.done():  # it was loaded and ended at once
-            self._conduct.killed(resident.name, resident.version, describe_exit(run.exited.result()))
+            self._blame(resident, describe_exit(run.exited.result()))
             await self._discard(run, grace=0)
         elif run.name in self._runs:  # otherwise its engine ended
-            resident.run = run
+            lane.run = run
 
     async def _register(self, resident: Resident, run: Run) -> list[Report]:
         """Have multi-model-server load a model, and return what its processes report."""
-        asked = asyncio.ensure_future(run.engine.api.register(run.name, self._mms_settings.workers_per_model))
+        asked = asyncio.ensure_future(run.engine.api.register(run.name))
         try:
             ends: set[asyncio.Future[Any]] = {run.exited, run.engine.ended}
             seconds = self._settings.load_timeout
@@ -221,7 +233,7 @@ class MmsServer(Holder[Resident]):
                 await asyncio.wait({asked}, timeout=NOTICE)
             elif not asked.done():
                 run.ending = f"was ended because it loaded for more than {seconds:g} s"
-                self._conduct.killed(resident.name, resident.version, run.ending)
+                self._blame(resident, run.ending)
                 raise LoadFailed(f"{resident.name!r} did not load within {seconds:g} s")
             if asked.done() and asked.exception() is None:
                 reports = Report.read_all(run.folder)
@@ -242,12 +254,18 @@ class MmsServer(Holder[Resident]):
         refused = asked.exception() if asked.done() and not asked.cancelled() else None
         reason = describe_exit(code)
         logger.error("its process %s while it was loaded (%s)", reason, refused, extra={"model": resident.name})
-        self._conduct.killed(resident.name, resident.version, reason)
+        self._blame(resident, reason)
         if code == -signal.SIGKILL or (isinstance(refused, Refused) and refused.status == OutOfMemory.status):
             error = OutOfMemory(f"memory ran out while loading {resident.name!r}: its process {reason}")
             error.eviction_helps = True
             return error
         return LoadFailed(f"the worker process {reason} while it loaded {resident.name!r}")
+
+    def _blame(self, resident: Resident, reason: str) -> None:
+        """Remember a process that ended: of those that load a model together, for the first time, only one."""
+        if resident.loaded or not resident.blamed:
+            resident.blamed = True
+            self._conduct.killed(resident.name, resident.version, reason)
 
     async def unload(self, name: str) -> bool:
         """Unload a model."""
@@ -263,8 +281,11 @@ class MmsServer(Holder[Resident]):
         error = ModelNotFound(f"{resident.name!r} was unloaded")
         for call in resident.drop():
             call.fail(error)
-        async with resident.loading:
-            run, resident.run = resident.run, None
+        await asyncio.gather(*(self._empty(lane) for lane in resident.lanes))
+
+    async def _empty(self, lane: Lane) -> None:
+        async with lane.loading:
+            run, lane.run = lane.run, None
         if run is not None:
             await self._discard(run, grace=NOTICE)
 
@@ -278,9 +299,9 @@ class MmsServer(Holder[Resident]):
         call = Awaited(invocation, loop.create_future(), now, now + timeout)
         resident.calls.append(call)
         resident.waiting += 1
-        if resident.busy < self._mms_settings.workers_per_model:
-            resident.busy += 1
-            self._tasks.run(self._serve(resident))
+        if (lane := resident.idle()) is not None:
+            lane.busy = True
+            self._tasks.run(self._serve(resident, lane))
         try:
             answer = await asyncio.wait_for(call.future, min(timeout, invocation.deadline - time.monotonic()))
         except asyncio.TimeoutError:
@@ -292,12 +313,12 @@ class MmsServer(Holder[Resident]):
         answer.version = resident.version
         return answer
 
-    async def _serve(self, resident: Resident) -> None:
+    async def _serve(self, resident: Resident, lane: Lane) -> None:
         """Send invocations, joined, until none wait."""
         try:
             while calls := resident.take(self._settings.max_batch, int(self._settings.max_body)):
                 try:
-                    await self._exchange(resident, await self._run_of(resident), calls)
+                    await self._exchange(resident, await self._run_of(resident, lane), calls)
                 except ManyModelsError as error:
                     for call in calls:
                         call.fail(error)
@@ -306,7 +327,7 @@ class MmsServer(Holder[Resident]):
                         call.fail(_stopped(resident))
                     raise
         finally:
-            resident.busy -= 1
+            lane.busy = False
 
     async def _exchange(self, resident: Resident, run: Run, calls: list[Awaited]) -> None:
         loop = asyncio.get_running_loop()
@@ -335,8 +356,8 @@ class MmsServer(Holder[Resident]):
 
     async def _lost(self, resident: Resident, run: Run) -> WorkerDied:
         """Let go of a run that answers no more, and return the error of those it did not answer."""
-        if resident.run is run:
-            resident.run = None
+        if run.lane.run is run:
+            run.lane.run = None
         if resident.removed:
             return WorkerDied(f"{resident.name!r} was unloaded while it answered")
         if run.engine.ended.done():
@@ -345,7 +366,7 @@ class MmsServer(Holder[Resident]):
         logger.error("its process %s", reason, extra={"model": resident.name})
         self.metrics.restarted("died" if run.ending is None else "timeout")
         if not self._failed_trial(resident, run):
-            self._conduct.killed(resident.name, resident.version, reason)
+            self._blame(resident, reason)
         self._tasks.run(self._discard(run, grace=0))
         return WorkerDied(f"the worker process of {resident.name!r} {reason} while it answered")
 
@@ -359,40 +380,36 @@ class MmsServer(Holder[Resident]):
         if isinstance(message, Exited):
             self._on_exit(resident, run, message.code)
         elif isinstance(message, Tries):
-            run.trying.add(message.pid)
+            run.trying = True
         else:
-            run.trying.discard(message.pid)
+            run.trying = False
             resident.predictor = message.predictor
             self._tasks.run(self._measure(resident, run))
 
     async def _measure(self, resident: Resident, run: Run) -> None:
         """Count the memory of a model whose predictor changed."""
         taken = await run.engine.taken(run.name, run.pids)
-        if resident.run is run:
-            resident.bytes = taken
+        if run.lane.run is run:
+            run.lane.bytes = taken
+            resident.bytes = sum(lane.bytes for lane in resident.lanes)
 
     def _failed_trial(self, resident: Resident, run: Run) -> bool:
         """Say whether a run that ended may have done so by the trial of a faster predictor, and take note of it."""
         if run.trying:
             logger.error("a faster predictor was being tried; it is not tried again", extra={"model": resident.name})
             self._conduct.failed_trial(resident.name, resident.version)
-        return bool(run.trying)
+        return run.trying
 
     def _on_exit(self, resident: Resident, run: Run, code: int) -> None:
         """Take note of a model process that ended."""
         if not run.exited.done():
             run.exited.set_result(code)
-        if resident.run is run and not resident.busy:
+        if run.lane.run is run and not run.lane.busy:
             logger.error("its process %s without work to do", describe_exit(code), extra={"model": resident.name})
             self.metrics.restarted("died")
             self._failed_trial(resident, run)
-            resident.run = None
+            run.lane.run = None
             self._tasks.run(self._discard(run, grace=0))
-
-    def _forget(self, resident: Resident, run: Run) -> None:
-        self._runs.pop(run.name, None)
-        if resident.run is run:
-            resident.run = None
 
     async def _exit_code(self, run: Run) -> int | None:
         """Return how a run's process ended; None where nobody says."""

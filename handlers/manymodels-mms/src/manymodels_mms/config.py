@@ -30,7 +30,7 @@ _NEVER = (1 << 31) - 1
 FIELD = "\x1f"
 
 
-def properties(settings: Settings, mms: MmsSettings, socket: Path, store: Path) -> str:
+def properties(settings: Settings, socket: Path, store: Path) -> str:
     """Return the properties file.
 
     :param socket: the Unix socket to listen on. A port could be taken, and be reached by others on the host.
@@ -43,7 +43,7 @@ def properties(settings: Settings, mms: MmsSettings, socket: Path, store: Path) 
         "model_store": str(store),
         "load_models": "",
         "default_service_handler": HANDLER,
-        "default_workers_per_model": str(mms.workers_per_model),
+        "default_workers_per_model": "1",
         # default_response_timeout counts minutes.
         "default_response_timeout_seconds": str(math.ceil(longest) + _LATER),
         "job_queue_size": str(settings.queue_size),

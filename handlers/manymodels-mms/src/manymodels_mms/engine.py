@@ -86,7 +86,7 @@ class Engine:
         address = self.folder / "http.sock"
         self.api = Api(address)
         self._hear()
-        properties = config.properties(self._settings, self._mms_settings, address, self.store)
+        properties = config.properties(self._settings, address, self.store)
         (self.folder / "mms.properties").write_text(properties, encoding="ascii")
         (self.folder / "log4j2.properties").write_text(config.logging(), encoding="ascii")
         package = Path(mms.__file__).parent

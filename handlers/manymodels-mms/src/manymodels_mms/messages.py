@@ -42,8 +42,6 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     blocked: tuple[str, ...] = ()
     #: Bytes the process may allocate beyond what it starts with.
     memory: int
-    #: Processes of the model.
-    workers: int = 1
     #: Path of the socket that takes `Tries` and `Serves`.
     news: str
     #: Whether a faster predictor may be tried.
@@ -121,14 +119,12 @@ class Tries(msgspec.Struct, tag="tries", array_like=True):
     """Model process to front: a faster predictor is made and tried, until `Serves` says how it was."""
 
     model: str
-    pid: int
 
 
 class Serves(msgspec.Struct, tag="serves", array_like=True):
     """Model process to front, at any time: which predictor serves from now on."""
 
     model: str
-    pid: int
     predictor: Predictor
 
 

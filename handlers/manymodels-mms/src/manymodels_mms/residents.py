@@ -16,9 +16,10 @@ from .engine import Engine
 
 @dataclass(eq=False)
 class Run:
-    """One life of a model's processes, known to multi-model-server by a name of its own."""
+    """One life of a model's process, known to multi-model-server by a name of its own."""
 
     engine: Engine
+    lane: Lane
     #: A new one for each life, so that what is late of an earlier one is never taken for it.
     name: str
     #: Done when its process ended, with the exit code; only where processes are forks of the zygote.
@@ -26,8 +27,8 @@ class Run:
     #: Why it was ended, where we did it.
     ending: str | None = None
     pids: tuple[int, ...] = ()
-    #: Those that make and try a faster predictor.
-    trying: set[int] = field(default_factory=set)
+    #: Whether it makes and tries a faster predictor.
+    trying: bool = False
 
     @property
     def folder(self) -> Path:
@@ -36,15 +37,30 @@ class Run:
 
 
 @dataclass(eq=False)
+class Lane:
+    """The place of one of a model's processes."""
+
+    #: None after its process was lost; the next invocation that comes here loads the model again.
+    run: Run | None = None
+    #: Memory of the process, as last measured.
+    bytes: int = 0
+    #: Whether invocations are being sent there.
+    busy: bool = False
+    loading: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@dataclass(eq=False)
 class Resident(Held):
     """A model in processes of its own."""
 
-    #: None after its processes were lost; the next invocation loads it again.
-    run: Run | None = None
+    lanes: list[Lane] = field(default_factory=list)
     calls: deque[Awaited] = field(default_factory=deque)
-    #: Exchanges with its processes that go on.
-    busy: int = 0
-    loading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    #: Whether a process of it ended that is held against it.
+    blamed: bool = False
+
+    def idle(self) -> Lane | None:
+        """Return a lane that has nothing to do, preferably one whose process is there."""
+        return min((lane for lane in self.lanes if not lane.busy), key=lambda lane: lane.run is None, default=None)
 
     def take(self, most: int, most_bytes: int) -> list[Awaited]:
         """Take the next invocations that go together, leaving out those nobody waits for any more."""

@@ -6,7 +6,6 @@ metrics with each prediction. The frames, the context and the call of the handle
 
 from __future__ import annotations
 
-import argparse
 import errno
 import logging
 import os
@@ -24,7 +23,6 @@ from manymodels.errors import ManyModelsError
 from manymodels.log import WorkerFormatter
 from manymodels.server.chores import Chores
 from manymodels.server.trials import Trials
-from manymodels.server.worker import set_up_process
 from manymodels.trial import Predictor
 
 from . import service
@@ -73,10 +71,10 @@ class Worker:
                 self._trials.asked(_MODEL, model)
 
     def _begins(self, _: int) -> None:
-        self._tell(Tries(self._name, os.getpid()))
+        self._tell(Tries(self._name))
 
     def _serves(self, _: int, predictor: Predictor) -> None:
-        self._tell(Serves(self._name, os.getpid(), predictor))
+        self._tell(Serves(self._name, predictor))
 
     def _tell(self, message: Tries | Serves) -> None:
         """Tell the front what nobody asked for; multi-model-server's protocol has no place for it."""
@@ -138,38 +136,13 @@ def run(argv: Sequence[str]) -> None:
     Path("/proc/self/oom_score_adj").write_text("500")
     arguments = ArgParser.model_service_worker_args().parse_args(argv)
     description = Description.read(Path(arguments.model_path))
-    workers = description.workers
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(arguments.sock_name)
-        listener.listen(workers)
+        listener.listen(1)
         # Both are looked for by the Java side.
         print(f"[PID] {os.getpid()}\nMMS worker started.", flush=True)  # noqa: T201
-        if workers == 1:
-            connection, _ = listener.accept()
-            # One that is gone cannot be connected to again; it is loaded anew, under another name.
-            Path(arguments.sock_name).unlink()
-        else:
-            _fork(listener, description, arguments)
-            return
+        connection, _ = listener.accept()
+    # One that is gone cannot be connected to again; it is loaded anew, under another name.
+    Path(arguments.sock_name).unlink()
     with connection:
         Worker(connection, arguments.tmp_dir, arguments.model_name, description).serve()
-
-
-def _fork(listener: socket.socket, description: Description, arguments: argparse.Namespace) -> None:
-    """Fork a process for each connection, and end with the first of them, as it did."""
-    parent = os.getpid()
-    for _ in range(description.workers):
-        connection, _ = listener.accept()
-        if not os.fork():
-            set_up_process(parent)
-            listener.close()
-            with connection:
-                Worker(connection, arguments.tmp_dir, arguments.model_name, description).serve()
-            os._exit(0)
-        connection.close()
-    Path(arguments.sock_name).unlink()
-    _, status = os.wait()
-    code = os.waitstatus_to_exitcode(status)
-    if code < 0:
-        os.kill(parent, -code)
-    os._exit(code)
