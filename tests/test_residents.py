@@ -21,6 +21,7 @@ from manymodels.invocation import Answer, Invocation
 from manymodels.metrics import Metrics, ServerState
 from manymodels.plugins import Binding, Plugins
 from manymodels.server import ModelDescription
+from manymodels.server.awaited import Asked
 from manymodels.server.memory import check_room
 from manymodels.settings import load
 from manymodels.store import DiskCache, Found, LocalStore
@@ -67,6 +68,7 @@ class Shelf:
         isolated: bool = False,
         requirements: Requirements | None = None,
         replace: bool = False,
+        asked: Sequence[Asked] = (),
     ) -> ModelDescription:
         """Load a model: it takes room at once, and a moment."""
         assert size is not None

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from msgspec import structs
@@ -25,6 +25,7 @@ from ..invocation import Answer, Invocation
 from ..metrics.state import DiskCacheState
 from ..plugins import Plugins
 from ..server import ModelDescription, ModelServer
+from ..server.awaited import Asked
 from ..server.streams import discard, once_whole
 from ..settings import Settings
 from ..store import Store
@@ -140,14 +141,23 @@ class Endpoint(Measured):
             if answer is not None:
                 return answer
         deadline = min(start + timeout, invocation.deadline)
-        timings = await self._ready(target_model, deadline)
-        while (resident := self._residents.get(target_model)) is None:  # it had to make room for others at once
-            timings = await self._ready(target_model, deadline)
-        if timings.load and not shadow:
-            self._metrics.missed(time.monotonic() - start)
-        elif not shadow:
-            self._metrics.hits += 1
-        answer = await self._invoke(resident, invocation, max(start + timeout - time.monotonic(), 0.001))
+        asked = Asked(invocation, start + timeout)
+        try:
+            timings = await self._ready(target_model, deadline, asked)
+            while (resident := self._residents.get(target_model)) is None:  # it had to make room for others at once
+                asked.drop()
+                asked = Asked(invocation, asked.limit)
+                timings = await self._ready(target_model, deadline, asked)
+            if timings.load and not shadow:
+                self._metrics.missed(time.monotonic() - start)
+            elif not shadow:
+                self._metrics.hits += 1
+            answer = await self._invoke(resident, invocation, max(asked.limit - time.monotonic(), 0.001), asked.answer)
+        except BaseException:
+            asked.drop()
+            raise
+        if asked.answer is not None:  # it was with its worker while that loaded the model
+            answer.timings["queue"] = max(answer.timings["queue"] - timings.load, 0.0)
         answer.timings["fetch"] = timings.fetch
         answer.timings["load"] = timings.load
         return answer
@@ -193,7 +203,17 @@ class Endpoint(Measured):
             else:
                 self._slow = True
 
-    async def _invoke(self, resident: Resident, invocation: Invocation, timeout: float) -> Answer:
+    async def _invoke(
+        self,
+        resident: Resident,
+        invocation: Invocation,
+        timeout: float,
+        sent: Callable[[], Coroutine[Any, Any, Answer]] | None = None,
+    ) -> Answer:
+        """Answer an invocation of a loaded model.
+
+        :param sent: waits for the answer where the invocation was sent along with the load.
+        """
         self._residents.begin(resident)
 
         def end(_: object) -> None:
@@ -203,16 +223,21 @@ class Endpoint(Measured):
                     self._fetcher.release(resident.path)
 
         try:
-            answer = await self._server.invoke(resident.name, invocation, timeout)
+            answer = await (self._server.invoke(resident.name, invocation, timeout) if sent is None else sent())
         except BaseException:
             end(None)
             raise
         once_whole(answer, end)
         return answer
 
-    async def _ready(self, target_model: str, deadline: float) -> Timings:
-        """Wait until the model is loaded; whoever asks meanwhile waits for the same load."""
+    async def _ready(self, target_model: str, deadline: float, asked: Asked | None = None) -> Timings:
+        """Wait until the model is loaded; whoever asks meanwhile waits for the same load.
+
+        :param asked: what may be sent along with the load.
+        """
         flight = self._flights.join(target_model)
+        if asked is not None:
+            flight.asked.append(asked)
         if not await flight.wait(deadline - time.monotonic()):
             raise ModelNotReady(f"{target_model!r} is still being loaded; try again")
         return flight.outcome()
@@ -298,7 +323,9 @@ class Endpoint(Measured):
         path, binding, size, isolated, needs = opened.files
         start = time.monotonic()
         load = functools.partial(self._server.load, name, path, binding, found.version, size)
-        load = functools.partial(load, isolated=isolated, requirements=needs, replace=True)
+        flight = self._flights.get(name)
+        asked = [] if flight is None else flight.asked
+        load = functools.partial(load, isolated=isolated, requirements=needs, replace=True, asked=asked)
         try:
             description = await self._room.load(load)
         except OutOfMemory as error:

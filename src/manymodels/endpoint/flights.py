@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..errors import ManyModelsError, ModelNotReady
+from ..server.awaited import Asked
 from .fetch import Timings
 
 
@@ -17,6 +18,8 @@ class Flight:
 
     def __init__(self, task: asyncio.Task[Timings]) -> None:
         self.task = task
+        #: Invocations that wait for it.
+        self.asked: list[Asked] = []
         #: When it began, by the monotonic clock.
         self.began = time.monotonic()
 

@@ -51,13 +51,20 @@ class Room:
         :param load: loads the model, or fails with `OutOfMemory` before anything else happens.
         :raises OutOfMemory: if it fits nowhere, or all loaded models are in use for long.
         """
+        try:
+            return await load()  # as a rule
+        except OutOfMemory as error:
+            if not error.eviction_helps:
+                raise
+            return await self._load(load, error)
+
+    async def _load(
+        self, load: Callable[[], Coroutine[Any, Any, ModelDescription]], full: OutOfMemory | None
+    ) -> ModelDescription:
         evict = False
-        loading = asyncio.create_task(load())
+        loading: asyncio.Task[ModelDescription] | None = None
         try:
             while True:
-                await asyncio.wait([loading])
-                if (full := _without_room(loading)) is None:
-                    return loading.result()
                 # One at a time, so that no two loads count on the same room; each looks again once it is its turn.
                 began = asyncio.get_running_loop().time()
                 evict = evict or not self._making.locked()
@@ -71,8 +78,13 @@ class Room:
                         full = _without_room(loading)
                     self._late_until = 0.0
                     self._made = asyncio.get_running_loop().time()
+                assert loading is not None
+                await asyncio.wait([loading])
+                if (full := _without_room(loading)) is None:
+                    return loading.result()
         finally:
-            loading.cancel()
+            if loading is not None:
+                loading.cancel()
 
     async def _evict_for(self, error: OutOfMemory, began: float) -> bool:
         """Evict models for a load, or wait for memory that is free soon; False if there were none for a while."""

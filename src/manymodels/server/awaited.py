@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..errors import InvocationTimeout, ManyModelsError
 from ..invocation import Answer, Invocation
 from .messages import Failure
-from .streams import Stream
+from .streams import Stream, discard
 
 
 @dataclass(eq=False, slots=True)
@@ -49,3 +51,34 @@ class Awaited:
         """
         seconds = round(self.deadline - self.asked, 3)
         return InvocationTimeout(f"{name!r} did not answer within {seconds:g} s: the invocation {state}")
+
+
+@dataclass(eq=False, slots=True)
+class Asked:
+    """One invocation of a model that is not loaded yet, which a model server may send along with the load.
+
+    Who asked waits for the load, and then for `answer`, or invokes the model if there is none; or drops it.
+    """
+
+    invocation: Invocation
+    #: When its answer is given up, by the monotonic clock.
+    limit: float
+    #: Waits for the answer; None: it was not sent.
+    answer: Callable[[], Coroutine[Any, Any, Answer]] | None = None
+    #: Whether nobody waits for it any more.
+    dropped: bool = False
+    _future: asyncio.Future[Answer] | None = None
+
+    def sent(self, awaited: Awaited, answer: Callable[[], Coroutine[Any, Any, Answer]]) -> None:
+        """Take note that it is sent along."""
+        self._future = awaited.future
+        self.answer = answer
+
+    def drop(self) -> None:
+        """Take note that nobody waits for it any more."""
+        self.dropped = True
+        future = self._future
+        if future is None or future.cancel() or future.cancelled():
+            return
+        if future.exception() is None:
+            discard(future.result())

@@ -17,6 +17,7 @@ from ..trial import Predictor
 
 if TYPE_CHECKING:  # workers import this module, and need not know where they come from
     from ..environments import Requirements
+    from .awaited import Asked
 
 #: The entry-point group in which distributions name their model server.
 BACKENDS = "manymodels.backends"
@@ -86,6 +87,7 @@ class ModelServer(Protocol):
         isolated: bool = False,
         requirements: Requirements | None = None,
         replace: bool = False,
+        asked: Sequence[Asked] = (),
     ) -> ModelDescription:
         """Load a model.
 
@@ -98,6 +100,7 @@ class ModelServer(Protocol):
             before anything else happens, so that no other load takes the room that was made for this one.
         :param replace: whether it is to take the place of the model of that name, if one is loaded. That one answers
             until then, and leaves once it has answered what it was asked.
+        :param asked: invocations that wait for it, some of which may be sent along; looked at once there is room.
         :raises ModelAlreadyLoaded: if a model of that name is loaded, and not to be replaced.
         :raises LoadFailed: if it cannot be loaded.
         :raises ModelNotReady: while its environment is being built.

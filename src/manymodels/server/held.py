@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..environments import Interpreter
 from ..golden import GoldenResult
 from ..plugins import Binding
 from ..schema import SchemaJson
 from ..trial import Predictor
+
+if TYPE_CHECKING:
+    from .awaited import Asked
 
 
 @dataclass(eq=False, slots=True)
@@ -39,6 +43,8 @@ class Held:
     isolated: bool = False
     #: What runs it, where its artifact needs another environment than the server's.
     interpreter: Interpreter | None = None
+    #: Invocations that wait for it to be loaded.
+    asked: Sequence[Asked] = ()
     #: Invocations that wait or run.
     waiting: int = 0
     loaded: bool = False

@@ -17,6 +17,7 @@ from ..errors import ModelAlreadyLoaded, ModelNotFound, Overloaded
 from ..metrics import Metrics, ServerState
 from ..plugins import Binding, Plugins
 from ..settings import Settings
+from .awaited import Asked
 from .base import ModelDescription
 from .budget import Budget
 from .conduct import Conduct
@@ -106,6 +107,7 @@ class Holder(ABC, Generic[R]):
         isolated: bool = False,
         requirements: Requirements | None = None,
         replace: bool = False,
+        asked: Sequence[Asked] = (),
     ) -> ModelDescription:
         """Load a model."""
         old = self._residents.get(name)
@@ -123,6 +125,7 @@ class Holder(ABC, Generic[R]):
                 looked = await asyncio.get_running_loop().run_in_executor(None, look)
                 size, isolated, requirements = looked
             resident.isolated = isolated
+            resident.asked = asked
             resident.remarks = self._environments.remarks(requirements)
             resident.interpreter = self._interpreter(name, requirements, binding)
             estimate = self._estimator.estimate(binding.plugin, size) + self._overhead + self._start_of(resident)
@@ -138,6 +141,7 @@ class Holder(ABC, Generic[R]):
         finally:
             self._budget.release(reserved)
             self._beside.pop(name, None)
+            resident.asked = ()
         resident.loaded = True
         old, self._residents[name] = self._residents.get(name, resident), resident
         if old is not resident:

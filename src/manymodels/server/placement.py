@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ..errors import OutOfMemory
 from .budget import Budget
@@ -53,8 +53,8 @@ class Placement:
                 return slot
         return (self._fleet.add_extra() if room else None) or home
 
-    def load(self, job: Job) -> None:
-        """Order a load."""
+    def load(self, job: Job, calls: Sequence[Call] = ()) -> None:
+        """Order a load, and invocations to be sent along with it."""
         resident = job.resident
         if resident.removed:
             return  # nobody waits for it any more
@@ -64,7 +64,7 @@ class Placement:
             error = f"{resident.name!r} asks for a worker of its own, and there are as many such as may be"
             job.fail(OutOfMemory(f'{error}; raise --workers, or take "isolated" out of its manymodels.json'))
             return
-        self.slot_for(resident).order(job)
+        self.slot_for(resident).order(job, calls)
 
     def move(self, calls: Iterable[Call]) -> None:
         """Queue invocations again that their worker did not begin."""

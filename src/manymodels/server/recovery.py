@@ -60,7 +60,7 @@ class Recovery:
             self._conduct.failed_trial(tried.name, tried.version)
         if running is not None and blamed:
             by_kernel = code == -signal.SIGKILL and slot.ending is None
-            self._blame(running, reason, by_kernel=by_kernel, innocent=tried is not None)
+            self._blame(running, rest, reason, by_kernel=by_kernel, innocent=tried is not None)
         for job in rest:
             self._replace(job)
         if retiring:
@@ -104,8 +104,8 @@ class Recovery:
         else:
             job.finish()  # the model went with the worker
 
-    def _blame(self, job: Job, reason: str, *, by_kernel: bool, innocent: bool) -> None:
-        """Answer the job a worker ended in, and remember whose it was."""
+    def _blame(self, job: Job, rest: list[Job], reason: str, *, by_kernel: bool, innocent: bool) -> None:
+        """Answer the job a worker ended in, and what was sent along with it, and remember whose it was."""
         resident = job.resident
         logger.error("its worker process %s", reason, extra={"model": resident.name})
         error: ManyModelsError
@@ -120,6 +120,9 @@ class Recovery:
         if job.kind is Load:
             for slot in self._fleet.slots():
                 slot.fail(resident, error)
+            for later in rest:
+                if later.resident is resident:
+                    later.fail(error)
         if job.kind is Run or job.kind is Load:
             job.fail(error)
         else:

@@ -77,7 +77,7 @@ class Slot(asyncio.Protocol):
         """Prepare for a process.
 
         :param launcher: starts and ends its processes.
-        :param batched: told of the number of invocations that are sent together, for one prediction.
+        :param batched: told of the number of invocations that were sent together, for one prediction.
         """
         self.name = name
         self.launcher = launcher
@@ -220,9 +220,12 @@ class Slot(asyncio.Protocol):
         if not self.sent:
             self.flush()
 
-    def order(self, job: Job) -> None:
-        """Queue a load or unload."""
+    def order(self, job: Job, calls: Sequence[Call] = ()) -> None:
+        """Queue a load or unload, and invocations of the model to be loaded."""
         self.control.append(job)
+        for call in calls:
+            call.slot = self
+            self.pending.setdefault(job.resident, deque()).append(call)
         if not self.sent:
             self.flush()
 
@@ -241,28 +244,35 @@ class Slot(asyncio.Protocol):
         jobs = [job for job in self.control if job.kind is Unload]
         loads = deque(job for job in self.control if job.kind is Load and not job.resident.removed)
         self.control = loads
+        coming = self.loading.union(job.resident for job in loads)
         room = FRAME_BYTES
         wanted: Resident | None = None
         for resident in list(self.pending):
             if resident not in self.held:
-                if resident not in self.loading and wanted is None:
+                if resident not in coming and wanted is None:
                     wanted = resident
             elif room > 0:
-                calls, taken = self._take(resident, room)
-                room -= taken
-                if calls:
-                    self._batched(len(calls))
-                    jobs.append(Job(resident, calls))
+                room -= self._take_job(resident, room, jobs)
         jobs.sort(key=lambda job: len(job.calls))  # nobody waits for more than others have
         ordered = [loads.popleft()] if loads else []
-        if wanted is not None and all(job.resident is not wanted for job in (*ordered, *loads)):
+        if wanted is not None:
             ordered.append(Job(wanted, kind=Load))
-        self.loading.update(job.resident for job in ordered)
-        jobs += ordered
+        for job in ordered:
+            self.loading.add(job.resident)
+            jobs.append(job)
+            if job.resident in self.pending:  # what waits for the load goes with it
+                self._take_job(job.resident, FRAME_BYTES, jobs)
         if jobs:
             self.sent.extend(jobs)
             self._begin()
             self._transport.write(frame([job.message() for job in jobs]))
+
+    def _take_job(self, resident: Resident, room: int, jobs: list[Job]) -> int:
+        """Add a job with a model's next invocations, if there are any, and return the bytes of their bodies."""
+        calls, taken = self._take(resident, room)
+        if calls:
+            jobs.append(Job(resident, calls))
+        return taken
 
     def _take(self, resident: Resident, room: int) -> tuple[list[Call], int]:
         """Take a model's next invocations; what is left of them waits behind the other models'."""
@@ -295,7 +305,7 @@ class Slot(asyncio.Protocol):
     def _received(self, message: ToFront) -> None:
         if isinstance(message, Dropped):
             dropped = set(message.jobs)
-            self.loading -= {job.resident for job in self.sent if job.number in dropped}
+            self.loading -= {job.resident for job in self.sent if job.kind is Load and job.number in dropped}
             self.sent = deque(job for job in self.sent if job.number not in dropped)
             return
         if isinstance(message, Tries):
@@ -319,6 +329,7 @@ class Slot(asyncio.Protocol):
         self.sent.popleft()
         self._begin()
         if isinstance(message, Answered):
+            self._batched(len(message.outcomes))
             job.resident.learn(message.outcomes, message.seconds)
             self._busy[job.resident] = self._busy.get(job.resident, 0.0) + message.seconds
             self._hand_back(list(zip(job.calls, message.outcomes, strict=False)))  # none, if moved elsewhere
@@ -332,6 +343,9 @@ class Slot(asyncio.Protocol):
             error = message.failure.error()
             job.fail(error)
             self.fail(job.resident, error)
+            for later in self.sent:
+                if later.resident is job.resident:
+                    later.fail(error)
         elif isinstance(message, Failed):
             for call in job.calls:
                 call.fail(message.failure.error())
@@ -422,10 +436,19 @@ class Slot(asyncio.Protocol):
                     call.expire("was still waiting for its turn")
             if all(call.future.done() for call in calls):
                 del self.pending[resident]
-        if self.sent:
-            for call in self.sent[0].calls:
+        state = "was still running"
+        left: list[int] = []
+        for job in self.sent:
+            for call in job.calls:
                 if call.deadline <= now:
-                    call.expire("was still running")
+                    call.expire(state)
+            if job is not self.sent[0] and job.calls and all(call.future.done() for call in job.calls):
+                left.append(job.number)
+                job.moved = True
+                job.calls = []
+            state = "was still waiting for its turn"
+        if left and self._transport is not None:
+            self._transport.write(frame([Cancel(left)]))
 
 
 def _tell(transport: asyncio.Transport, message: ToWorker) -> None:

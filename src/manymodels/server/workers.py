@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import itertools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import (
@@ -102,7 +104,7 @@ class WorkerPool(Holder[Resident]):
         self._placement.rank(resident)
         resident.trial = self._conduct.may_try(resident.name, resident.version)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._placement.load(Job(resident, kind=Load, done=done))
+        self._placement.load(Job(resident, kind=Load, done=done), self._sent_along(resident))
         self._tick_on()
         seconds = self._settings.load_timeout
         try:
@@ -115,6 +117,15 @@ class WorkerPool(Holder[Resident]):
             if slot.running is resident:
                 self._fleet.end(slot, f"was ended because it loaded for more than {seconds:g} s")
         raise LoadFailed(f"{resident.name!r} did not load within {seconds:g} s")
+
+    def _sent_along(self, resident: Resident) -> list[Call]:
+        """Return the invocations that are sent along with a load: as many as the worker would be sent at a time."""
+        calls: list[Call] = []
+        for asked in itertools.islice((one for one in resident.asked if not one.dropped), resident.share):
+            call = self._call(resident, asked.invocation, asked.limit)
+            asked.sent(call, functools.partial(self._answer, call))
+            calls.append(call)
+        return calls
 
     async def _abandon(self, resident: Resident) -> None:
         self._remove(resident)
@@ -174,22 +185,36 @@ class WorkerPool(Holder[Resident]):
 
     async def invoke(self, name: str, invocation: Invocation, timeout: float) -> Answer:
         """Answer one invocation."""
-        resident = self._invoked(name)
+        call = self._call(self._invoked(name), invocation, time.monotonic() + timeout)
+        return await self._answer(call, self._submit)
+
+    def _call(self, resident: Resident, invocation: Invocation, limit: float) -> Call:
         now = time.monotonic()
-        limit = now + timeout
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        call = Call(invocation, future, now, min(limit, invocation.deadline), resident, limit)
         if resident is not self._asked:
             if self._asked is not None:
                 self._crowded_until = now + CROWDED
             self._asked = resident
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        return Call(invocation, future, now, min(limit, invocation.deadline), resident, limit)
+
+    def _submit(self, call: Call) -> None:
+        resident = call.resident
+        slot = sessions.slot_of(resident, call.invocation)
+        call.bound = slot is not None
+        (slot or self._placement.slot_for(resident)).submit(call)
+        if not self._ticking:
+            self._tick_on()
+
+    async def _answer(self, call: Call, submit: Callable[[Call], None] | None = None) -> Answer:
+        """Wait for an answer.
+
+        :param submit: called first; None: it was sent already.
+        """
+        resident = call.resident
         resident.waiting += 1
         try:
-            slot = sessions.slot_of(resident, invocation)
-            call.bound = slot is not None
-            (slot or self._placement.slot_for(resident)).submit(call)
-            if not self._ticking:
-                self._tick_on()
+            if submit is not None:
+                submit(call)
             answer = await call.future
         except BaseException:
             self._over(resident)
