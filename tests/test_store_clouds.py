@@ -13,7 +13,7 @@ from clouds import Cloud, environment, running
 from test_store_faults import Fake, answer, fake  # noqa: F401
 from test_store_s3 import is_artifact
 
-from manymodels.errors import LoadFailed, ModelNotFound, StoreUnavailable
+from manymodels.errors import LoadFailed, ModelNotFound, StoreDenied, StoreUnavailable
 from manymodels.store import DiskCache, RemoteStore, calls, connect
 
 
@@ -82,10 +82,9 @@ def test_errors(
         monkeypatch.setenv(name, value)
     store = RemoteStore(connect(f"{scheme}://models", 5), DiskCache(tmp_path), is_artifact)
     fake.answer = answer(403, x_ms_error_code="AuthorizationPermissionMismatch")
-    with pytest.raises(LoadFailed, match=r"access is denied; allow .*the model store answers 403") as caught:
+    with pytest.raises(StoreDenied, match=r"access is denied; allow .*the model store answers 403"):
         store.find("a.joblib")
-    assert type(caught.value) is LoadFailed
-    with pytest.raises(LoadFailed, match="access is denied"):
+    with pytest.raises(StoreDenied, match="access is denied"):
         list(store.list())
     fake.answer = answer(500)
     with pytest.raises(StoreUnavailable):
