@@ -19,8 +19,11 @@ GOOD = """
 import json
 import numpy as np
 from manymodels import Accelerated, Golden, RowBatch, hookimpl
-from manymodels.codecs import decode, features
+from manymodels.codecs import decode, encode, features
 from manymodels.errors import BadArtifact, BadInput
+
+EVENTS = "text/event-stream"
+STREAM = b"data: 5.0\\n\\ndata: 11.0\\n\\n"
 
 
 @hookimpl
@@ -64,6 +67,16 @@ def predict_fn(data, model):
 
 
 @hookimpl
+def output_fn(prediction, accept):
+    return (events(prediction), accept) if accept == EVENTS else encode(prediction, accept)
+
+
+def events(prediction):
+    for value in prediction:
+        yield f"data: {value}\\n\\n"
+
+
+@hookimpl
 def batch():
     return RowBatch()
 
@@ -84,6 +97,7 @@ def sample_artifact(path):
     return [
         Golden(body=b"[[1, 2]]", answer=b"[5.0]"),
         Golden(body=b"1,2\\n3,4\\n", content_type="text/csv", answer=b"[5.0, 11.0]"),
+        Golden(body=b"[[1, 2], [3, 4]]", accept=EVENTS, answer=STREAM, answer_content_type=EVENTS),
     ]
 
 """
@@ -301,6 +315,66 @@ def accelerate(model):
 @hookimpl
 def accelerate(model):
     return Accelerated('dot', lambda data: data @ model, [])
+""",
+    ),
+    (
+        "streams-in-parts",
+        "its whole answer at once",
+        """
+def events(prediction):
+    yield b"".join(f"data: {value}\\n\\n".encode() for value in prediction)
+""",
+    ),
+    (
+        "streams-in-parts",
+        "ends with RuntimeError: generator ignored GeneratorExit",
+        """
+def events(prediction):
+    for value in prediction:
+        try:
+            yield f"data: {value}\\n\\n"
+        except GeneratorExit:
+            pass
+""",
+    ),
+    (
+        "streams-in-parts",
+        "after streams that their clients left is answered with",
+        """
+def events(prediction):
+    left = True
+    try:
+        for value in prediction:
+            yield f"data: {value + offset[0]}\\n\\n"
+        left = False
+    finally:
+        offset[0] += left
+
+
+offset = [0.0]
+""",
+    ),
+    (
+        "streams-in-parts",
+        "a stream for null in place of a number, sent as application/json, ends with PredictionFailed",
+        """
+def events(prediction):
+    for value in prediction:
+        yield f"data: {value}\\n\\n"
+        int(value)
+""",
+    ),
+    (
+        "streams-in-parts",
+        "ends with WorkerDied",
+        """
+import os
+
+
+def events(prediction):
+    for value in prediction:
+        yield f"data: {value}\\n\\n"
+        os._exit(1) if value != value else None
 """,
     ),
     (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -48,6 +48,8 @@ class Hooked:
     def encode(self, prediction: Any, context: Context) -> Answer:
         """Return the answer that a prediction is made into."""
         body, content_type = self.hooks.output_fn(prediction, self.model, context.accept, context)
+        if isinstance(body, Iterator):
+            body = b"".join(part.encode() if isinstance(part, str) else bytes(part) for part in body)
         content = body.encode() if isinstance(body, str) else bytes(body)
         return Answer(content, context.response_content_type or content_type, context.response_status)
 

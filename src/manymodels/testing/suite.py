@@ -11,6 +11,7 @@ from .hostile import refuses_other_widths, refuses_pickles, survives_bad_input, 
 from .packaging import is_packaged
 from .processes import is_fork_safe, is_thread_safe, leaves_the_process_alone, uses_one_thread, warms_up
 from .serving import answers_on_every_backend, answers_over_http
+from .streaming import streams_in_parts
 from .subject import Subject
 
 Function = Callable[[Subject], str | None]
@@ -28,6 +29,7 @@ CHECKS: Mapping[str, Function] = {
         answers_as_expected,
         batch_equals_single,
         accelerate_agrees,
+        streams_in_parts,
         survives_bad_input,
         refuses_other_widths,
         survives_damaged_artifacts,

@@ -35,6 +35,12 @@ def predict_fn(data, model):
     if any(len(row) != len(model) for row in data):
         raise BadInput(f"the model takes rows of {len(model)} numbers")
     return [sum(number * weight for number, weight in zip(row, model)) for row in data]
+
+
+def output_fn(prediction, accept):
+    if accept == "text/event-stream":
+        return (f"data: {number}\\n\\n" for number in prediction), accept
+    return prediction, accept
 '''
 
 
@@ -48,4 +54,10 @@ def write(path: Path) -> list[Golden]:
         Golden(body=b"[[1, 2], [0, 4]]", answer=b"[15.0, 10.0]"),
         Golden(body=b"1,2\n0,4\n", content_type="text/csv", answer=b"[15.0, 10.0]"),
         Golden(body=b"[[1, 2]]", accept="text/csv", answer=b"15.0\n", answer_content_type="text/csv"),
+        Golden(
+            body=b"[[1, 2], [0, 4]]",
+            accept="text/event-stream",
+            answer=b"data: 15.0\n\ndata: 10.0\n\n",
+            answer_content_type="text/event-stream",
+        ),
     ]
