@@ -25,6 +25,7 @@ from s3 import BUCKET, S3
 from serving import constant, runtime_client, script, until, uploads
 
 from manymodels.asynchronous import Outcome, Queue, Queued, Runner
+from manymodels.asynchronous.notices import Notices
 from manymodels.asynchronous.queue import Begun
 from manymodels.asynchronous.runner import NOTE
 from manymodels.cli.parts import create_runner
@@ -436,7 +437,7 @@ def exchange(bucket: S3, monkeypatch: pytest.MonkeyPatch) -> Exchange:
 async def answered(folder: Path, exchange: Exchange, *wanted: Queued) -> Echo:
     """Have invocations answered by an echo."""
     queue = Queue(folder, 10)
-    runner = Runner(queue, exchange, Metrics(1), at_a_time=1, max_input=100)
+    runner = Runner(queue, exchange, Notices(), Metrics(1), at_a_time=1, max_input=100)
     for one in wanted:
         await runner.add(one)
     echo = Echo()

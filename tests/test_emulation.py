@@ -7,6 +7,8 @@ import json
 import runpy
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -18,7 +20,7 @@ import s3
 from botocore.config import Config
 from botocore.exceptions import ClientError, WaiterError
 from s3 import BUCKET, S3, packed
-from serving import FLOWER, Server, as_json, serve
+from serving import FLOWER, Server, as_json, serve, until
 from sklearn.dummy import DummyRegressor
 
 from manymodels.cli.emulation import emulate
@@ -102,7 +104,7 @@ def bucket() -> Iterator[S3]:
 def server(bucket: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
     options = (*OPTIONS, "--workers", "2", "--async-queue", folder / "queue", "--cache-dir", folder / "cache")
-    with serve(folder, *options, env=bucket.env) as running:
+    with serve(folder, *options, env={**bucket.env, "AWS_ENDPOINT_URL_SNS": bucket.endpoint}) as running:
         yield running
 
 
@@ -264,6 +266,101 @@ def test_an_asynchronous_endpoint(aws: Aws, bucket: S3) -> None:
     assert "asynchronous invocations only" in refused(aws.ask, "ValidationError", endpoint="later")
     later = {"EndpointName": "kept", "InputLocation": f"s3://{BUCKET}/in"}
     assert "AsyncInferenceConfig" in refused(aws.runtime.invoke_endpoint_async, "ValidationError", **later)
+
+
+class Topic:
+    """A topic of SNS, and a queue that has what it is told; of the same stand-in as S3."""
+
+    def __init__(self, bucket: S3, name: str) -> None:
+        made = {
+            "endpoint_url": bucket.endpoint,
+            "region_name": "eu-west-1",
+            "aws_access_key_id": "key",
+            "aws_secret_access_key": "secret",
+        }
+        sns, self._sqs = boto3.client("sns", **made), boto3.client("sqs", **made)
+        self.arn = sns.create_topic(Name=name)["TopicArn"]
+        self._url = self._sqs.create_queue(QueueName=name)["QueueUrl"]
+        queue = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=["QueueArn"])
+        sns.subscribe(TopicArn=self.arn, Protocol="sqs", Endpoint=queue["Attributes"]["QueueArn"])
+        sns.close()
+        self.close = self._sqs.close
+
+    def told(self) -> Any:
+        """Return the next message."""
+        [message] = until(lambda: self._sqs.receive_message(QueueUrl=self._url).get("Messages"), "SNS is told")
+        self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"])
+        return json.loads(json.loads(message["Body"])["Message"])
+
+
+@pytest.mark.parametrize("included", [[], ["SUCCESS_NOTIFICATION_TOPIC", "ERROR_NOTIFICATION_TOPIC"]])
+def test_topics_are_told(aws: Aws, bucket: S3, included: list[str]) -> None:
+    name = f"told-{len(included)}"
+    with closing(Topic(bucket, f"{name}-success")) as success, closing(Topic(bucket, f"{name}-error")) as error:
+        _topics_are_told(aws, bucket, name, included, success, error)
+
+
+def _topics_are_told(aws: Aws, bucket: S3, name: str, included: list[str], success: Topic, error: Topic) -> None:
+    topics = {"SuccessTopic": success.arn, "ErrorTopic": error.arn, "IncludeInferenceResponseIn": included}
+    aws.model(name, "single/one.tar.gz", "SingleModel")
+    aws.sagemaker.create_endpoint_config(
+        EndpointConfigName=name,
+        ProductionVariants=[{**VARIANT, "ModelName": name}],
+        AsyncInferenceConfig={
+            "OutputConfig": {"S3OutputPath": f"s3://{BUCKET}/out/", "NotificationConfig": topics},
+        },
+    )
+    aws.endpoint(name, name)
+    members = {"EndpointName": name, "ContentType": "application/json", "InferenceId": name}
+    taken = aws.runtime.invoke_endpoint_async(**members, Accept="text/csv", CustomAttributes="a=1", Body=BODY)
+    told = success.told()
+    assert bucket.client.get_object(Bucket=BUCKET, Key=f"out/{name}.out")["Body"].read() == b"4.0\n"
+    assert told.pop("receivedTime") <= told.pop("eventTime") <= f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%S.999Z}"
+    body = {"responseBody": {"content": "NC4wCg==", "encoding": "BASE64"}} if included else {}
+    common = {"awsRegion": "eu-west-1", "eventVersion": "1.0", "eventSource": "aws:sagemaker"}
+    common |= {"eventName": "InferenceResult"}
+    assert told == {
+        **common,
+        "invocationStatus": "Completed",
+        "requestParameters": {
+            "accept": "text/csv",
+            "contentType": "application/json",
+            "customAttributes": "a=1",
+            "endpointName": name,
+        },
+        "responseParameters": {"contentType": "text/csv", "outputLocation": taken["OutputLocation"]},
+        "inferenceId": name,
+        **body,
+    }
+    location = f"s3://{BUCKET}/not-there"
+    taken = aws.runtime.invoke_endpoint_async(EndpointName=name, InputLocation=location)
+    told = error.told()
+    key = taken["FailureLocation"].removeprefix(f"s3://{BUCKET}/")
+    failure = bucket.client.get_object(Bucket=BUCKET, Key=key)["Body"].read().decode()
+    del told["receivedTime"], told["eventTime"]
+    assert told == {
+        **common,
+        "invocationStatus": "Failed",
+        "failureReason": f"ClientError: {json.loads(failure)['Message']}",
+        "requestParameters": {"endpointName": name, "inputLocation": location},
+        "inferenceId": taken["InferenceId"],
+        **({"responseBody": {"content": failure}} if included else {}),
+    }
+
+
+def test_a_topic_that_cannot_be_told_costs_no_answer(aws: Aws, bucket: S3, server: Server) -> None:
+    aws.model("untold", "single/one.tar.gz", "SingleModel")
+    topic = "arn:aws:sns:eu-west-1:000000000000:none"
+    output = {"S3OutputPath": f"s3://{BUCKET}/out/", "NotificationConfig": {"SuccessTopic": topic}}
+    aws.sagemaker.create_endpoint_config(
+        EndpointConfigName="untold",
+        ProductionVariants=[{**VARIANT, "ModelName": "untold"}],
+        AsyncInferenceConfig={"OutputConfig": output},
+    )
+    aws.endpoint("untold", "untold")
+    aws.runtime.invoke_endpoint_async(EndpointName="untold", InferenceId="untold", Body=BODY)
+    until(lambda: f"{topic} is not told: " in server.log(), "the log says so")
+    assert bucket.client.get_object(Bucket=BUCKET, Key="out/untold.out")["Body"].read() == b"[4.0]"
 
 
 def test_a_single_model(aws: Aws) -> None:

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import msgspec
 
+from ..endpoint import Topics
 from ..errors import BadMember, ManyModelsError, Overloaded, SettingsError
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,12 @@ class Queued(msgspec.Struct, frozen=True):
     expires: float
     #: Seconds the model has for it.
     timeout: float
+    #: When it came, by `time.time`.
+    received: float = 0.0
+    #: What the client calls it.
+    inference: str = ""
+    #: Who is told once it has ended; None: nobody.
+    topics: Topics | None = None
 
     def fingerprint(self) -> bytes:
         """Return what two requests have in common that ask for the same."""

@@ -21,7 +21,8 @@ from ..spool import release
 from .queue import Begun, Queue, Queued
 
 if TYPE_CHECKING:  # it needs the package s3fs, which is not always there
-    from ..store.exchange import Exchange
+    from ..store.exchange import Exchange, Stated
+    from .notices import Notices
 
 T = TypeVar("T")
 
@@ -42,6 +43,7 @@ ARTIFACT = "manymodels-target-model"
 class Outcome(msgspec.Struct, frozen=True):
     """What an invocation came to."""
 
+    #: Empty if an earlier server wrote it.
     body: bytes
     content_type: str
     #: Whether it is the model's answer, and not an error.
@@ -65,7 +67,9 @@ class Invoker(Protocol):
 class Runner:
     """Answers what is queued, some at a time."""
 
-    def __init__(self, queue: Queue, exchange: Exchange, metrics: Metrics, *, at_a_time: int, max_input: int) -> None:
+    def __init__(
+        self, queue: Queue, exchange: Exchange, notices: Notices, metrics: Metrics, *, at_a_time: int, max_input: int
+    ) -> None:
         """Begin nothing yet.
 
         :param at_a_time: invocations that models run at a time.
@@ -73,6 +77,7 @@ class Runner:
         """
         self._queue = queue
         self._exchange = exchange
+        self._notices = notices
         self._metrics = metrics
         self._max_input = max_input
         self._invoking = asyncio.Semaphore(at_a_time)
@@ -119,16 +124,17 @@ class Runner:
     async def _answer(self, begun: Begun) -> None:
         queued = begun.queued
         try:
-            succeeded = await self._found(queued) if begun.before else None
-            if succeeded is None:
+            written = await self._found(queued) if begun.before else None
+            if written is None:
                 outcome = self._damaged(begun) if begun.damage else await self._outcome(queued)
                 if outcome.passing and time.time() < queued.expires:
                     wait = _back_off(begun.before)
                     await self._firmly(lambda: self._queue.postpone(begun, wait))
                     return
-                succeeded = await self._write(queued, outcome)
-            await self._firmly(lambda: self._queue.end(begun, remember=succeeded))
-            self._metrics.async_ended["done" if succeeded else "failed"] += 1
+                written = await self._write(queued, outcome)
+            await self._notices.tell(queued, written)
+            await self._firmly(lambda: self._queue.end(begun, remember=written.succeeded))
+            self._metrics.async_ended["done" if written.succeeded else "failed"] += 1
         except Exception:
             logger.exception("an asynchronous invocation is put off", extra={"model": queued.model})
             await self._firmly(lambda: self._queue.postpone(begun, BACK_OFF[1]))
@@ -199,21 +205,22 @@ class Runner:
 
     # -- Outputs --
 
-    async def _found(self, queued: Queued) -> bool | None:
-        """Say whether an invocation that was begun before is answered: True, False if by a failure; else None."""
-        if await self._is_there(queued.output, queued):
-            return True
-        return False if await self._is_there(queued.failure, queued) else None
+    async def _found(self, queued: Queued) -> Outcome | None:
+        """Return what an invocation that was begun before came to, without its body; None if that is not there."""
+        for address in (queued.output, queued.failure):
+            if (stated := await self._there(address, queued)) is not None:
+                return Outcome(b"", stated.content_type, succeeded=address == queued.output)
+        return None
 
-    async def _is_there(self, address: str, queued: Queued) -> bool:
+    async def _there(self, address: str, queued: Queued) -> Stated | None:
         stated = await self._patiently(lambda: self._exchange.state(address))
-        return stated is not None and stated.notes.get(NOTE) == queued.id
+        return stated if stated is not None and stated.notes.get(NOTE) == queued.id else None
 
-    async def _write(self, queued: Queued, outcome: Outcome) -> bool:
-        """Write an outcome; say whether it is the model's answer."""
+    async def _write(self, queued: Queued, outcome: Outcome) -> Outcome:
+        """Write an outcome; return what is written, which is a failure if the answer's place is taken."""
         if outcome.succeeded:
-            if await self._create(queued, queued.output, outcome) or await self._is_there(queued.output, queued):
-                return True
+            if await self._create(queued, queued.output, outcome) or await self._there(queued.output, queued):
+                return outcome
             outcome = self._invoker.failed(
                 queued,
                 BadMember(
@@ -222,7 +229,7 @@ class Runner:
                 ),
             )
         await self._create(queued, queued.failure, outcome, replace=True)
-        return False
+        return outcome
 
     async def _create(self, queued: Queued, address: str, outcome: Outcome, *, replace: bool = False) -> bool:
         notes = {NOTE: queued.id}

@@ -63,6 +63,7 @@ def create_runner(settings: Settings, metrics: Metrics) -> Runner | None:
     return Runner(
         Queue(folder, settings.async_queue_size),
         exchange,
+        importlib.import_module("manymodels.asynchronous.notices").Notices(),
         metrics,
         at_a_time=settings.async_concurrency or max(1, settings.workers // 2),
         max_input=int(settings.async_max_body),

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from .. import sagemaker
 from ..context import ModelSettings
-from ..endpoint import Outputs
+from ..endpoint import Outputs, Topics
 from ..errors import ManyModelsError
 from ..settings import Settings, load, variables
 from ..store.names import path_fault
@@ -101,7 +101,21 @@ def outputs_of(asynchronous: dict[str, Any] | None) -> Outputs | None:
     if "S3OutputPath" not in output:
         raise Failure("S3OutputPath is missing: by default AWS writes to a bucket of its own making.")
     answers = _address(output["S3OutputPath"])
-    return Outputs(answers, _address(output["S3FailurePath"]) if "S3FailurePath" in output else answers)
+    errors = _address(output["S3FailurePath"]) if "S3FailurePath" in output else answers
+    return Outputs(answers, errors, _topics(output.get("NotificationConfig", {})))
+
+
+def _topics(notification: dict[str, Any]) -> Topics | None:
+    success, error = notification.get("SuccessTopic") or None, notification.get("ErrorTopic") or None
+    if success is None and error is None:
+        return None
+    included = notification.get("IncludeInferenceResponseIn", [])
+    return Topics(
+        success,
+        error,
+        success_included="SUCCESS_NOTIFICATION_TOPIC" in included,
+        error_included="ERROR_NOTIFICATION_TOPIC" in included,
+    )
 
 
 def _address(url: str) -> str:

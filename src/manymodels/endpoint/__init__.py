@@ -3,6 +3,6 @@
 from .container import Container, SingleModel
 from .endpoint import Endpoint
 from .role import Role
-from .routes import NAME, Outputs, Routes, Variant
+from .routes import NAME, Outputs, Routes, Topics, Variant
 
-__all__ = ["NAME", "Container", "Endpoint", "Outputs", "Role", "Routes", "SingleModel", "Variant"]
+__all__ = ["NAME", "Container", "Endpoint", "Outputs", "Role", "Routes", "SingleModel", "Topics", "Variant"]

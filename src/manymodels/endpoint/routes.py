@@ -27,11 +27,22 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
     artifact: str | None = None
 
 
+class Topics(msgspec.Struct, frozen=True):
+    """Who in SNS is told what an asynchronous invocation came to: ARNs of topics, None where nobody is."""
+
+    success: str | None
+    error: str | None
+    #: Whether the answer, or the error, is told.
+    success_included: bool
+    error_included: bool
+
+
 class Outputs(msgspec.Struct, frozen=True):
     """Where an asynchronous endpoint's answers and errors are written: addresses in S3, keys begin with them."""
 
     answers: str
     errors: str
+    topics: Topics | None = None
 
 
 class Routes:

@@ -100,6 +100,7 @@ class AsyncInvocations:
             if (value := _checked(given, source, member, _PRINTABLE, 1024)) is not None:
                 headers[header] = value
         location, body = self._input(request)
+        now = time.time()
         queued = Queued(
             id=id_,
             endpoint=request.parameters["endpoint"],
@@ -110,8 +111,11 @@ class AsyncInvocations:
             body=body,
             output=outputs.answers + inside + (filename or f"{stem}.out"),
             failure=failure(id_),
-            expires=time.time() + _seconds(given, sagemaker.REQUEST_TTL, "RequestTTLSeconds", 60, 21_600, 21_600),
+            expires=now + _seconds(given, sagemaker.REQUEST_TTL, "RequestTTLSeconds", 60, 21_600, 21_600),
             timeout=_seconds(given, sagemaker.ASYNC_TIMEOUT, "InvocationTimeoutSeconds", 1, 3600, 900),
+            received=now,
+            inference=inference or id_,
+            topics=outputs.topics,
         )
         taken = await self._runner.add(queued)
         reply = Reply.json(202, {"InferenceId": inference or taken})

@@ -35,6 +35,7 @@ class Stated:
     def __init__(self, reply: dict[str, Any]) -> None:
         self.size: int = reply["ContentLength"]
         self.tag: str = reply["ETag"]
+        self.content_type: str = reply.get("ContentType", "")
         #: What its writer noted with it, by names in lower case.
         self.notes: dict[str, str] = reply.get("Metadata", {})
 
