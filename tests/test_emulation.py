@@ -20,7 +20,7 @@ import s3
 from botocore.config import Config
 from botocore.exceptions import ClientError, WaiterError
 from s3 import BUCKET, S3, packed
-from serving import FLOWER, Server, as_json, serve, until
+from serving import BACKENDS, FLOWER, Server, as_json, serve, until
 from sklearn.dummy import DummyRegressor
 
 from manymodels.cli.emulation import emulate
@@ -101,10 +101,11 @@ def bucket() -> Iterator[S3]:
 
 
 @pytest.fixture(scope="module")
-def server(bucket: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(backend: str, bucket: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
     options = (*OPTIONS, "--workers", "2", "--async-queue", folder / "queue", "--cache-dir", folder / "cache")
-    with serve(folder, *options, env={**bucket.env, "AWS_ENDPOINT_URL_SNS": bucket.endpoint}) as running:
+    env = {**bucket.env, "AWS_ENDPOINT_URL_SNS": bucket.endpoint}
+    with serve(folder, *options, env=env, backend=backend) as running:
         yield running
 
 
@@ -143,6 +144,7 @@ def test_deploy_says_why_an_endpoint_failed(aws: Aws, server: Server, monkeypatc
     main(["down", "--name", "lost"])
 
 
+@pytest.mark.backends(*BACKENDS)
 def test_a_deployment_script_runs(aws: Aws, bucket: S3, server: Server) -> None:
     sagemaker = aws.sagemaker
     created = sagemaker.create_model(
@@ -177,6 +179,7 @@ def test_a_deployment_script_runs(aws: Aws, bucket: S3, server: Server) -> None:
     assert "shops/AllTraffic/new.tar.gz" in server.loaded()
     assert "variables that its models will not see: COLOUR" in server.log()
 
+    bucket.delete("shops/new.tar.gz")
     sagemaker.delete_endpoint(EndpointName="shops")
     sagemaker.get_waiter("endpoint_deleted").wait(EndpointName="shops")
     sagemaker.delete_endpoint_config(EndpointConfigName="shops")
@@ -202,6 +205,7 @@ def test_what_was_created_is_described(aws: Aws) -> None:
     assert endpoint["CreationTime"] >= config["CreationTime"] >= model["CreationTime"]
 
 
+@pytest.mark.backends(*BACKENDS)
 def test_models_of_one_name_in_two_endpoints(aws: Aws) -> None:
     aws.config("only-b", b=1)
     aws.endpoint("second", "only-b")

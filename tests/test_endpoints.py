@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from serving import FLOWER, Server, as_json, constant, runtime_client, serve
+from serving import BACKENDS, FLOWER, Server, as_json, constant, runtime_client, serve
 
 from manymodels.cli.endpoints import open_endpoints
 from manymodels.endpoint import Routes, Variant
@@ -21,7 +21,7 @@ BODY = as_json([FLOWER])
 
 
 @pytest.fixture(scope="module")
-def mapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def mapped(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of three endpoints with a model of the same name in each store."""
     root = tmp_path_factory.mktemp("stores")
     for value, store in enumerate(("churn", "old", "new", "none")):
@@ -34,7 +34,7 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     (root / "endpoints.json").write_text(json.dumps(endpoints))
     (root / "names.json").write_text(json.dumps(NAMES))
     files = ("--endpoints", root / "endpoints.json", "--names", root / "names.json")
-    with serve(tmp_path_factory.mktemp("server"), *files, "--workers", "2") as server:
+    with serve(tmp_path_factory.mktemp("server"), *files, "--workers", "2", backend=backend) as server:
         yield server
 
 
@@ -60,6 +60,7 @@ def ask(runtime: Any, endpoint: str, target_model: str = "model.joblib", **membe
     return value, reply["InvokedProductionVariant"]
 
 
+@pytest.mark.backends(*BACKENDS)
 def test_models_of_one_name_are_told_apart(runtime: Any) -> None:
     assert ask(runtime, "churn") == (0.0, "AllTraffic")
     assert ask(runtime, "churn", "team/x") == (7.0, "AllTraffic")
