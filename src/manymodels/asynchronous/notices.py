@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 
 #: Most bytes of an answer that a message brings along: more, and they would not fit into one.
 INCLUDED = 128 << 10
-#: SNS has seconds, and two more tries: an answer that is there is not to wait for it.
-_CONFIG = Config(connect_timeout=3, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3})
+#: SNS has seconds, and two more tries: neither an answer nor the end of the server is to wait for it long.
+_CONFIG = Config(connect_timeout=2, read_timeout=3, retries={"mode": "standard", "total_max_attempts": 3})
 
 
 class Notices:
