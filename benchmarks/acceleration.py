@@ -32,6 +32,7 @@ from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     IsolationForest,
     RandomForestClassifier,
+    RandomForestRegressor,
 )
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
 from sklearn.impute import SimpleImputer
@@ -83,6 +84,10 @@ MODELS: dict[str, Callable[[], Any]] = {
     "GradientBoosting(100)": lambda: GradientBoostingClassifier(random_state=0).fit(_table, _labels),
     "HistGradientBoosting(100)": lambda: HistGradientBoostingClassifier(random_state=0).fit(_table, _labels),
     "IsolationForest(100)": lambda: IsolationForest(random_state=0).fit(_table),
+    "HistGradientBoosting(100), categories": lambda: HistGradientBoostingClassifier(
+        random_state=0, categorical_features="from_dtype"
+    ).fit(_frame.astype(dict.fromkeys(_texts, "category")), _labels),
+    "RandomForest(100), 3 outputs": lambda: RandomForestRegressor(random_state=0).fit(_table, _table[:, :3] ** 2),
     "XGBoost(100)": lambda: xgboost.XGBClassifier(n_jobs=1).fit(_table, _labels),
     "scaler, logistic": lambda: make_pipeline(StandardScaler(), LogisticRegression()).fit(_table, _labels),
     "imputer, polynomial, ridge": lambda: make_pipeline(SimpleImputer(), PolynomialFeatures(2), Ridge()).fit(

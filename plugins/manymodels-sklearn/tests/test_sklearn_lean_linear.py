@@ -81,7 +81,7 @@ def fitted(model: Any, *data: Any) -> Any:
 
 def assert_same(model: Any, drawn: Any) -> None:
     lean = predictor_of(model, Source(drawn.shape[1]))
-    probes = rows(lean.values, lean.prepare)
+    probes = rows(lean.values(), lean.prepare)
     assert probes is not None
     edges = np.array([[0.0] * 5, [-0.0] * 5, [5e-324] * 5, [2.0**40, -(2.0**40), 1e-300, 1.0, -1.0]])[
         :, : drawn.shape[1]

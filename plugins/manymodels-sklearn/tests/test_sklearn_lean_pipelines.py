@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from manymodels_sklearn._input import Detailed
+from sklearn import __version__ as sklearn_version
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor, make_column_selector
 from sklearn.ensemble import (
     GradientBoostingClassifier,
@@ -37,6 +38,7 @@ from sklearn.preprocessing import (
     PolynomialFeatures,
     StandardScaler,
 )
+from sklearn.utils.fixes import parse_version
 
 from manymodels import Accelerated, Artifact, Context, LeftToOriginal, ModelSettings
 from manymodels.errors import BadInput
@@ -87,6 +89,11 @@ ON_PEOPLE = {
     "ordinal": usual(
         LogisticRegression(),
         text=OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-2),
+    ),
+    "categories of trees": usual(
+        HistGradientBoostingClassifier(max_iter=5, min_samples_leaf=5, categorical_features=[2, 3]),
+        numeric="passthrough",
+        text=OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan),
     ),
     "infrequent": usual(
         LogisticRegression(), text=OneHotEncoder(min_frequency=40, handle_unknown="infrequent_if_exist")
@@ -221,6 +228,12 @@ def test_requests_are_answered_as_by_the_original(name: str, tmp_path: Path) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model, accelerated = loaded(ON_PEOPLE[name].fit(PEOPLE, RICH), tmp_path)
+    answered = answers_to_people(model, accelerated)
+    assert sum(answered) >= 4 or name == "strict categories"  # some have no job, which it does not know
+
+
+def answers_to_people(model: Any, accelerated: Accelerated | None) -> list[bool]:
+    """Ask for people as they are and for odd ones; return of the former which requests the lean form answered."""
     assert accelerated is not None
     assert all(agree(model, accelerated, probe) for probe in accelerated.probes)
     assert len(accelerated.probes[0]) == 1
@@ -230,7 +243,6 @@ def test_requests_are_answered_as_by_the_original(name: str, tmp_path: Path) -> 
         for body, content_type in bodies(rows)
     ]
     assert answered[0]
-    assert sum(answered) >= 4 or name == "strict categories"  # some have no job, which it does not know
     odd = [{**PERSON, key: value} for key, values in ODD.items() for value in values]
     for turn, person in enumerate(odd):
         body, content_type = bodies([person])[turn % 4]
@@ -238,6 +250,27 @@ def test_requests_are_answered_as_by_the_original(name: str, tmp_path: Path) -> 
     for start in range(0, len(odd), 5):
         body, content_type = bodies(odd[start : start + 2])[0]
         agree(model, accelerated, plugin.input_fn(body, content_type, model))
+    return answered
+
+
+@pytest.mark.skipif(parse_version(sklearn_version) < parse_version("1.4"), reason="categories are numbers before 1.4")
+@pytest.mark.parametrize(
+    ("categories", "piped"), [(["city", "job"], False), (["job", "floor"], True), (["member"], False)]
+)
+def test_requests_of_categories_of_a_model_of_trees(categories: list[str], piped: bool, tmp_path: Path) -> None:
+    frame = PEOPLE[["age", *categories, "income"]].astype(dict.fromkeys(categories, "category"))
+    trees = HistGradientBoostingClassifier(max_iter=5, min_samples_leaf=5, categorical_features="from_dtype")
+    model, accelerated = loaded((make_pipeline(trees) if piped else trees).fit(frame, RICH), tmp_path)
+    assert accelerated is not None
+    assert all(agree(model, accelerated, probe) for probe in accelerated.probes)
+    usual = [PERSON, *people(6)]
+    odd = [{**PERSON, key: value} for key in ("age", *categories) for value in ODD[key]]
+    for turn, person in enumerate([*usual, *odd]):
+        rows = [[person[name] for name in frame.columns]]
+        body = json.dumps({"features": rows} if turn % 2 else rows).encode()
+        assert agree(model, accelerated, plugin.input_fn(body, "application/json", model)) or person not in usual
+    rows = [[person[name] for name in frame.columns] for person in people(40)]
+    assert agree(model, accelerated, plugin.input_fn(json.dumps(rows).encode(), "application/json", model))
 
 
 ON_NUMBERS = {

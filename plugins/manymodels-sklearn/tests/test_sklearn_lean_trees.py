@@ -58,7 +58,7 @@ def table(seed: int, width: int, *, missing: bool = False) -> Any:
 
 def assert_same(model: Any, width: int, *tables: Any) -> None:
     lean = predictor_of(model, Source(width))
-    probes = rows(lean.values, lean.prepare)
+    probes = rows(lean.values(), lean.prepare)
     assert probes is not None
     for given in (*probes, *tables):
         before = given.copy()
@@ -68,9 +68,14 @@ def assert_same(model: Any, width: int, *tables: Any) -> None:
             if hasattr(model, "predict_proba"):
                 assert lean.predict_proba is not None
                 pairs.append((model.predict_proba(part), lean.predict_proba(prepared)))
-            for original, answer in pairs:
-                assert (answer.dtype, answer.shape) == (original.dtype, original.shape)
-                np.testing.assert_array_equal(answer, original)
+            for wanted, made in pairs:
+                outputs = [(wanted, made)]
+                if isinstance(wanted, list):  # probabilities of each of several outputs
+                    assert isinstance(made, list)
+                    outputs = list(zip(wanted, made, strict=True))
+                for original, answer in outputs:
+                    assert (answer.dtype, answer.shape) == (original.dtype, original.shape)
+                    np.testing.assert_array_equal(answer, original)
         np.testing.assert_array_equal(given, before)
 
 
@@ -104,11 +109,69 @@ def test_integer_and_boolean_labels() -> None:
             assert_same(make(3).fit(drawn, labels), 4, drawn)
 
 
+@pytest.mark.parametrize("make", [*CLASSIFIERS[:5], *REGRESSORS[:4]])
+def test_several_outputs(make: Any) -> None:
+    drawn = table(6, 3)
+    model = make(6)
+    if hasattr(model, "predict_proba"):
+        bins = np.digitize(drawn, np.quantile(drawn, [0.2, 0.5, 0.8]))
+        wanted = np.array(["no", "yes", "perhaps", "never"])[bins + np.array([0, -1, -2]).clip(-bins)]
+    else:
+        wanted = np.column_stack([drawn[:, 0] * drawn[:, 1], drawn[:, 2] ** 2])
+    assert_same(model.fit(drawn, wanted), 3, drawn, drawn * 1.5)
+
+
+def test_several_outputs_of_one_class_and_of_whole_numbers() -> None:
+    drawn = table(6, 3)
+    wanted = np.column_stack([np.full(120, 7), drawn[:, 0] > 0, np.argsort(drawn[:, 1]) % 5])
+    assert_same(RandomForestClassifier(4, random_state=0).fit(drawn, wanted), 3, drawn)
+
+
 def test_missing_values_where_trees_take_them() -> None:
     drawn = table(4, 4, missing=True)
     model = HistGradientBoostingClassifier(max_iter=6).fit(drawn, np.nan_to_num(drawn[:, 1]) > 0)
     missing = np.full((3, 4), np.nan)
     assert_same(model, 4, drawn, missing)
+
+
+def categories(seed: int) -> Any:
+    """Return rows of two columns of numbers between two of categories, one of which is missing at times."""
+    drawn = np.tile(table(seed, 4, missing=True), (8, 1))
+    chance = np.random.default_rng(seed)
+    drawn[:, 1] = chance.choice([0.0, 1, 2, 3, 5, 8, 13, 21], len(drawn))
+    drawn[:, 3] = np.where(np.isnan(drawn[:, 3]), np.nan, chance.integers(0, 40, len(drawn)))
+    return drawn
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: HistGradientBoostingClassifier(max_iter=6, min_samples_leaf=3, categorical_features=[1, 3]),
+        lambda: HistGradientBoostingRegressor(
+            max_iter=6, min_samples_leaf=3, categorical_features=[False] * 3 + [True]
+        ),
+        lambda: HistGradientBoostingRegressor(max_iter=1, min_samples_leaf=1, categorical_features=[1]),
+    ],
+    ids=["classes", "number", "one tree"],
+)
+@pytest.mark.parametrize("classes", [2, 3])
+def test_categories(make: Any, classes: int) -> None:
+    drawn = categories(classes)
+    wanted = ((drawn[:, 1] % 2 + np.nan_to_num(drawn[:, 3]) % 3) % classes).astype(int)
+    strange = [np.nan, -1.0, -0.0, 5e-324, 0.5, 4.0, 29.5, 255.0, 256.0, 300.0]
+    edges = np.ones((4, len(strange), 4))
+    for column in range(4):
+        edges[column, :, column] = strange
+    edges = np.concatenate([*edges, [[1e300, 2.0, -1e300, 3.0]]])
+    model = make().fit(drawn, wanted)
+    assert any(tree.nodes["is_categorical"].any() for trees in model._predictors for tree in trees)
+    assert_same(model, 4, drawn, edges)
+
+
+def test_nothing_but_categories() -> None:
+    drawn = categories(5)[:, [1, 3]]
+    model = HistGradientBoostingClassifier(max_iter=4, min_samples_leaf=2, categorical_features=[0, 1])
+    assert_same(model.fit(drawn, drawn[:, 0] % 2), 2, drawn, drawn[::-1] + 1)
 
 
 def test_rows_on_every_threshold() -> None:
@@ -141,19 +204,14 @@ def test_what_has_no_lean_form() -> None:
 
     drawn = table(7, 3)
     labels = drawn[:, 0] > 0
-    two = np.column_stack([labels, drawn[:, 1] > 0])
     strata = GradientBoostingClassifier(n_estimators=2, init=DummyClassifier(strategy="stratified"))
     learned = GradientBoostingClassifier(n_estimators=2, init=LogisticRegression())
-    categories = HistGradientBoostingClassifier(max_iter=2, categorical_features=[0])
     for model in (
         Mine(2).fit(drawn, labels),
-        RandomForestClassifier(2).fit(drawn, two),
-        DecisionTreeRegressor().fit(drawn, two),
         strata.fit(drawn, labels),
         learned.fit(drawn, labels),
         IsolationForest(n_estimators=3, max_features=2).fit(drawn),
         IsolationForest(n_estimators=3, max_samples=1).fit(drawn),
-        categories.fit(np.abs(drawn).round() % 5, labels),
     ):
         with pytest.raises(NotLean):
             predictor_of(model, Source(3))
@@ -165,3 +223,4 @@ def test_a_forest_too_large_to_copy_is_asked_tree_by_tree(monkeypatch: pytest.Mo
     monkeypatch.setattr(trees, "_MOST_BYTES", 1000)
     drawn = table(8, 3)
     assert_same(RandomForestClassifier(5).fit(drawn, drawn[:, 0] > 0), 3, drawn)
+    assert_same(RandomForestClassifier(5).fit(drawn, drawn[:, :2] > 0), 3, drawn)

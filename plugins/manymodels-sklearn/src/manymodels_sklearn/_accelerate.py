@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Rows of the probe that stands for joined requests.
+#: Rows of a probe: as many as joined requests have, and few enough that a request which comes meanwhile waits no longer
+#: than for those.
 _JOINED = 64
 
 
@@ -55,11 +56,12 @@ def accelerate(model: SklearnModel) -> Accelerated | None:
         return answer
 
     if texts:
-        documents = np.array(lean.values[0], object)
+        documents = np.array(lean.values()[0], object)
         return Accelerated(lean.name, predict, [documents[:1], Detailed(documents), documents[:_JOINED]])
-    tables = rows(lean.values, lean.prepare)
+    tables = rows(lean.values(), lean.prepare)
     if tables is None:
         logger.debug("not accelerated: no rows to compare by")
         return None
     each, mixed = tables
-    return Accelerated(lean.name, predict, [each[:1], Detailed(each), Detailed(mixed), mixed[:_JOINED]])
+    pieces = [Detailed(table[at : at + _JOINED]) for table in tables for at in range(0, len(table), _JOINED)]
+    return Accelerated(lean.name, predict, [each[:1], *pieces, mixed[:_JOINED]])

@@ -17,6 +17,10 @@ Form = Literal["table", "texts", "sparse"]
 ANY: tuple[Form, ...] = ("table", "texts", "sparse")
 
 Lean = TypeVar("Lean")
+Part = TypeVar("Part")
+
+#: Parts of an ensemble whose values are probed.
+_PROBED = 16
 
 
 class NotLean(Exception):
@@ -47,8 +51,8 @@ class Predictor:
     predict: Callable[[Array], Array]
     #: The same for its `predict_proba`; None if the estimator has none.
     predict_proba: Callable[[Array], Any] | None
-    #: Values worth trying.
-    values: Values
+    #: Returns values worth trying; of the many parts of an ensemble most are not asked.
+    values: Callable[[], Values]
     #: The same for its `decision_function`; None if the estimator has none, or the form leaves it out.
     decision: Callable[[Array], Array] | None = None
 
@@ -126,6 +130,11 @@ def _in_frame(transform: Transform, source: Source) -> Transform:
 def checked(source: Source) -> Callable[[Array], Array]:
     """Return the `Predictor.prepare` of arithmetic that takes numbers; sparse ones are of our own making."""
     return (lambda table: table) if source.form == "sparse" else finite
+
+
+def some(parts: Sequence[Part]) -> Sequence[Part]:
+    """Return those of an ensemble's parts of which the values are probed, here and there in it."""
+    return parts[:: len(parts) // _PROBED + 1]
 
 
 def merged(columns: Sequence[Sequence[Any]]) -> list[Any]:

@@ -22,5 +22,7 @@ def _means(model: Any, _source: Source) -> Predictor:
         # The squared distance less the row's own square, which is the same for all centres.
         return (norms - 2.0 * (table @ directions)).argmin(axis=1).astype(np.int32)
 
-    values: Values = [column.tolist() for column in np.sort(centers, axis=0).T]
+    def values() -> Values:
+        return [column.tolist() for column in np.sort(centers, axis=0).T]
+
     return Predictor("lean clusters", finite, predict, None, values)

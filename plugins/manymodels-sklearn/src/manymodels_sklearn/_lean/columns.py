@@ -21,7 +21,7 @@ _MOST_CELLS = 4_000_000
 @transformer("ColumnTransformer")
 def _column_transformer(estimator: Any, source: Source) -> Transform:
     weights = estimator.transformer_weights or {}
-    parts: list[_Part] = []
+    parts: list[Part] = []
     for name, inner, columns in estimator.transformers_:
         positions = list(estimator._transformer_to_input_indices[name])
         if (isinstance(inner, str) and inner == "drop") or not positions:
@@ -30,8 +30,8 @@ def _column_transformer(estimator: Any, source: Source) -> Transform:
             lean_inner = transform_of(inner, Source(1, form="texts"))
         else:
             lean_inner = transform_of(inner, Source(len(positions), source.frame))
-        parts.append(_Part(positions, lean_inner, weights.get(name)))
-    return _side_by_side(parts, source, bool(estimator.sparse_output_))
+        parts.append(Part(positions, lean_inner, weights.get(name)))
+    return side_by_side(parts, source, bool(estimator.sparse_output_))
 
 
 @transformer("FeatureUnion", forms=("table", "texts"))
@@ -39,14 +39,14 @@ def _union(union: Any, source: Source) -> Transform:
     weights = union.transformer_weights or {}
     everything = list(range(source.width))
     parts = [
-        _Part(everything, transform_of(inner, source), weights.get(name))
+        Part(everything, transform_of(inner, source), weights.get(name))
         for name, inner in union.transformer_list
         if not (isinstance(inner, str) and inner == "drop")
     ]
-    return _side_by_side(parts, source, sparse=True)
+    return side_by_side(parts, source, sparse=True)
 
 
-class _Part:
+class Part:
     """A transformer and the columns it takes."""
 
     def __init__(self, positions: Sequence[int], transform: Transform, weight: float | None) -> None:
@@ -72,7 +72,7 @@ class _Part:
         return block
 
 
-def _side_by_side(parts: Sequence[_Part], source: Source, sparse: bool) -> Transform:
+def side_by_side(parts: Sequence[Part], source: Source, sparse: bool) -> Transform:
     if not parts:
         raise NotLean("all columns are dropped")
     blocks = [part.compiled(source) for part in parts]

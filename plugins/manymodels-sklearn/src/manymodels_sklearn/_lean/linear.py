@@ -12,6 +12,8 @@ from .base import Form, NotLean, Predictor, Source, Values, checked, predictor
 from .cells import Array
 
 _VALUES = (0.0, 1.0, -1.0, 0.5, -2.5, 30.0)
+#: Rows of a model's own whose values are probed.
+_ROWS = 16
 
 #: All that they do with a table is to multiply it.
 FORMS: tuple[Form, ...] = ("table", "sparse")
@@ -20,9 +22,16 @@ FORMS: tuple[Form, ...] = ("table", "sparse")
 Scores = Callable[[Array], Array]
 
 
-def ordinary(source: Source) -> Values:
-    """Return probe values for arithmetic that has no thresholds."""
-    return [] if source.form == "sparse" else [list(_VALUES) for _ in range(source.width)]
+def ordinary(source: Source) -> Callable[[], Values]:
+    """Return what returns probe values for arithmetic that has no thresholds."""
+    return lambda: [] if source.form == "sparse" else [list(_VALUES) for _ in range(source.width)]
+
+
+def around(rows: Array, source: Source) -> Callable[[], Values]:
+    """Return what returns probe values for arithmetic of distances: those of some rows, and ordinary ones."""
+    few = np.asarray(rows[:: max(1, len(rows) // _ROWS)], np.float64)
+    usual = ordinary(source)
+    return lambda: [[*own, *others] for own, others in zip(few.T.tolist(), usual(), strict=True)]
 
 
 def _scores(model: Any) -> Scores:

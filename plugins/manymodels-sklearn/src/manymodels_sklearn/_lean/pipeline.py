@@ -19,14 +19,17 @@ def _transformers(pipeline: Any, source: Source) -> Transform:
 @predictor("Pipeline", forms=ANY)
 def _pipeline(pipeline: Any, source: Source) -> Predictor:
     first = _chain([step for _, step in pipeline.steps[:-1]], source)
-    last = predictor_of(pipeline.steps[-1][1], first.made)
+    last = predictor_of(pipeline.steps[-1][1], first.made if len(pipeline.steps) > 1 else source)
     transform, prepare = first.apply, last.prepare
 
     def prepared(table: Array) -> Array:
         return prepare(transform(table))
 
+    def values() -> Values:
+        return first.values(last.values())
+
     name = last.name if last.name.startswith("lean pipeline") else f"lean pipeline, {last.name.removeprefix('lean ')}"
-    return Predictor(name, prepared, last.predict, last.predict_proba, first.values(last.values), last.decision)
+    return Predictor(name, prepared, last.predict, last.predict_proba, values, last.decision)
 
 
 def _chain(steps: Sequence[Any], source: Source) -> Transform:

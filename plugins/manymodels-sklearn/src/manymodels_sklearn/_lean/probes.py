@@ -12,8 +12,10 @@ from manymodels import LeftToOriginal
 from .base import Values
 from .cells import Array
 
-#: Most rows in which a value is tried among ordinary ones.
+#: Most rows in which a value is tried among ordinary ones, with one of nothing but those.
 _MOST_ROWS = 256
+#: Rows drawn by chance.
+_DRAWN = 128
 
 
 def rows(values: Values, prepare: Callable[[Array], Array]) -> tuple[Array, Array] | None:
@@ -25,13 +27,13 @@ def rows(values: Values, prepare: Callable[[Array], Array]) -> tuple[Array, Arra
     chance = np.random.default_rng(0)
     dtype = object if any(isinstance(value, str) for column in values for value in column) else np.float64
     columns = [np.array(column, dtype) for column in values]
-    drawn = np.stack([column[chance.integers(len(column), size=_MOST_ROWS)] for column in columns], axis=1)
+    drawn = np.stack([column[chance.integers(len(column), size=_DRAWN)] for column in columns], axis=1)
     most = max(2, _MOST_ROWS // len(columns))
     tried = [
         (place, value)
         for place, column in enumerate(columns)
         for value in column[chance.permutation(len(column))[:most]]
-    ][:_MOST_ROWS]
+    ][: _MOST_ROWS - 1]
     # The first row is an ordinary one, each further one has one value that is tried.
     singles = np.array([[_ordinary(column) for column in values]] * (1 + len(tried)), dtype)
     for row, (place, value) in zip(singles[1:], tried, strict=True):

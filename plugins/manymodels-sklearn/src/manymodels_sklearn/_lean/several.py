@@ -9,16 +9,9 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from .base import ANY, NotLean, Predictor, Source, Values, merged, predictor, predictor_of
+from .base import ANY, NotLean, Predictor, Source, Values, merged, predictor, predictor_of, some
 from .cells import Array, finite
 from .vote import all_values, together
-
-#: Parts of an ensemble whose values are probed.
-_PROBED = 16
-
-
-def _some(parts: Sequence[Predictor]) -> Sequence[Predictor]:
-    return parts[:: len(parts) // _PROBED + 1]
 
 
 def _sum(parts: Array) -> Array:
@@ -72,7 +65,7 @@ def _ada_boost(model: Any, source: Source) -> Predictor:
         shares /= shares.sum(axis=1, keepdims=True)
         return shares
 
-    return Predictor("lean boosting", prepare, predict, predict_proba, all_values(_some(inner), source))
+    return Predictor("lean boosting", prepare, predict, predict_proba, all_values(some(inner), source))
 
 
 @predictor("AdaBoostRegressor")
@@ -89,7 +82,7 @@ def _ada_boost_regressor(model: Any, source: Source) -> Predictor:
         middle: Array = predictions[rows, order[rows, median]]
         return middle
 
-    return Predictor("lean boosting", prepare, predict, None, all_values(_some(inner), source))
+    return Predictor("lean boosting", prepare, predict, None, all_values(some(inner), source))
 
 
 # -- Bagging --
@@ -111,12 +104,15 @@ class _Bag:
             for columns in model.estimators_features_
         ]
         self._whole = together(self.inner) if all(cut is None for cut in self._cuts) else None
-        self.values: Values = [[] for _ in range(source.width)]
-        for one, columns in list(zip(self.inner, model.estimators_features_, strict=True))[
-            :: len(self.inner) // _PROBED + 1
-        ]:
-            for column, found in zip(columns, one.values, strict=True):
-                self.values[column] = merged([self.values[column], found])
+        self._columns = model.estimators_features_
+        self._width = source.width
+
+    def values(self) -> Values:
+        values: Values = [[] for _ in range(self._width)]
+        for one, columns in zip(some(self.inner), some(self._columns), strict=True):
+            for column, found in zip(columns, one.values(), strict=True):
+                values[column].extend(found)
+        return [merged([column]) for column in values]
 
     def prepare(self, table: Array) -> Any:
         if self._whole is not None:

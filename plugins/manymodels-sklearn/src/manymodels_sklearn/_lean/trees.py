@@ -10,17 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from manymodels import LeftToOriginal
 
-from .base import NotLean, Predictor, Source, Values, predictor
+from .base import NotLean, Predictor, Source, Values, predictor, some
 from .cells import Array, numbers
 
 #: Rows up to which the joined tree is faster than one call for each tree, which needs no copies of the rows.
-_FEW = 64
+FEW = 64
 #: Most bytes of a joined tree, which is a copy; of a larger ensemble the trees are called one by one.
 _MOST_BYTES = 64 << 20
 #: Thresholds of a column tried as probes.
@@ -45,33 +46,34 @@ def _float32(table: Array) -> Array:
 # -- Probes --
 
 
-def _values(source: Source, features: Array, thresholds: Array) -> Values:
+def threshold_values(source: Source, features: Array, thresholds: Array) -> Values:
     """Return for each column values on both sides of its thresholds, by float64 and by float32, and extreme ones."""
-    values: Values = []
-    for column in range(source.width):
+    values: Values = [[0.0, -0.0, 1e-40, 1e30, -1e30] for _ in range(source.width)]
+    for column in np.unique(features):  # few of many, where the trees are stumps
         own = np.unique(thresholds[features == column])
         own = own[np.isfinite(own)]
         own = own[:: max(1, len(own) // _THRESHOLDS)]
         narrow = own.astype(np.float32)
         near = [own, np.nextafter(own, np.inf), np.nextafter(own, -np.inf)]
         near += [narrow, np.nextafter(narrow, np.float32(np.inf)), np.nextafter(narrow, np.float32(-np.inf))]
-        middle = float(np.median(own)) if len(own) else 0.0
-        values.append([middle, *np.concatenate(near).astype(np.float64).tolist(), 0.0, -0.0, 1e-40, 1e30, -1e30])
+        found = np.concatenate(near).astype(np.float64).tolist()
+        values[column] = [*found[len(own) // 2 :], *found[: len(own) // 2], *values[column]]  # a middle one first
     return values
 
 
 def _tree_values(source: Source, trees: Sequence[Any]) -> Values:
+    trees = some(trees)
     branches = [tree.feature >= 0 for tree in trees]
     features = np.concatenate([tree.feature[inner] for tree, inner in zip(trees, branches, strict=True)])
     thresholds = np.concatenate([tree.threshold[inner] for tree, inner in zip(trees, branches, strict=True)])
-    return _values(source, features, thresholds)
+    return threshold_values(source, features, thresholds)
 
 
 # -- Trees in one --
 
 
 @dataclass(frozen=True)
-class _Fields:
+class Fields:
     """What the nodes of a kind of tree call their parts."""
 
     feature: str
@@ -80,24 +82,29 @@ class _Fields:
     right: str
 
 
-_FOREST = _Fields("feature", "threshold", "left_child", "right_child")
-_HISTOGRAM = _Fields("feature_idx", "num_threshold", "left", "right")
+_FOREST = Fields("feature", "threshold", "left_child", "right_child")
 
 
-def _joined(parts: Sequence[Array], branches: Sequence[Array], fields: _Fields, column: int) -> Array:
+def joined(parts: Sequence[Array], branches: Sequence[Array], fields: Fields, column: int) -> Array:
     """Return the nodes of all trees below nodes that choose a tree by its number in a further column.
 
     :param branches: for each tree, which of its nodes have children.
     :param column: the place of that column.
     """
-    room = np.zeros(len(parts) - 1, parts[0].dtype)
-    nodes = np.concatenate([room, *parts])
-    roots = np.cumsum([len(room), *map(len, parts)])[:-1].tolist()
-    for root, part, inner in zip(roots, parts, branches, strict=True):
-        own = nodes[root : root + len(part)]
-        own[fields.left][inner] += root
-        own[fields.right][inner] += root
-    free = iter(range(len(room)))
+    room = len(parts) - 1
+    lengths = list(map(len, parts))
+    bounds = np.cumsum([room, *lengths]).tolist()
+    roots = bounds[:-1]
+    nodes = np.empty(bounds[-1], parts[0].dtype)
+    nodes[:room] = np.zeros(1, nodes.dtype)
+    for part, root, end in zip(parts, roots, bounds[1:], strict=True):
+        nodes[root:end] = part
+    # For all trees at once: the building is one step of a trial, for which requests wait.
+    own = nodes[room:]
+    shifts = np.repeat(roots, lengths) * np.concatenate(branches)
+    for children in (fields.left, fields.right):
+        own[children] += shifts.astype(own[children].dtype)
+    free = iter(range(room))
 
     def chooser(first: int, end: int) -> int:
         if end - first == 1:
@@ -113,21 +120,21 @@ def _joined(parts: Sequence[Array], branches: Sequence[Array], fields: _Fields, 
     return nodes
 
 
-def _spread(count: int, dtype: Any, walk: Callable[[Array], Array]) -> Callable[[Array], Array]:
+def spread(count: int, dtype: Any, walk: Callable[[Array], Array]) -> Callable[[Array], Array]:
     """Return what asks a joined tree: each row once for each tree. Its answers are trees, rows, outputs."""
     order = np.arange(count, dtype=dtype)[:, np.newaxis]
 
     def leaves(table: Array) -> Array:
         rows, width = table.shape
-        spread = np.empty((count, rows, width + 1), dtype)
-        spread[:, :, :-1] = table
-        spread[:, :, -1] = order
-        return walk(spread.reshape(count * rows, width + 1)).reshape(count, rows, -1)
+        copies = np.empty((count, rows, width + 1), dtype)
+        copies[:, :, :-1] = table
+        copies[:, :, -1] = order
+        return walk(copies.reshape(count * rows, width + 1)).reshape(count, rows, -1)
 
     return leaves
 
 
-def _sum(leaves: Array) -> Array:
+def summed(leaves: Array) -> Array:
     """Add up over the trees in their order; numpy's own sum of few rows would pair them."""
     total: Array = leaves.cumsum(axis=0)[-1]
     return total
@@ -161,31 +168,49 @@ def _forest_sum(trees: Sequence[Any], values: Sequence[Array], walks: Sequence[S
     if len(trees) == 1 or sum(part.nbytes for part in (*parts, *values)) > _MOST_BYTES:
         return each
     width = trees[0].n_features
-    nodes = _joined(parts, [part["left_child"] >= 0 for part in parts], _FOREST, width)
+    nodes = joined(parts, [part["left_child"] >= 0 for part in parts], _FOREST, width)
     room = np.zeros((len(trees) - 1, *values[0].shape[1:]))
     tree = type(trees[0])(width + 1, np.array(trees[0].n_classes, np.intp), trees[0].n_outputs)
     depth = max(state["max_depth"] for state in states) + len(trees).bit_length()
     content = {"nodes": nodes, "values": np.concatenate([room, *values])}
     tree.__setstate__({"max_depth": depth, "node_count": len(nodes), **content})
-    leaves = _spread(len(trees), np.float32, tree.predict)
-    return lambda table: _sum(leaves(table)) if len(table) <= _FEW else each(table)
-
-
-def _one_output(model: Any) -> None:
-    if model.n_outputs_ != 1:
-        raise NotLean("several outputs")
+    leaves = spread(len(trees), np.float32, tree.predict)
+    return lambda table: summed(leaves(table)) if len(table) <= FEW else each(table)
 
 
 def _classifier(name: str, model: Any, source: Source, trees: Sequence[Any], scores: Scores) -> Predictor:
-    _one_output(model)
+    if model.n_outputs_ > 1:
+        return _classifier_of_several(name, model, source, trees, scores)
     classes = np.asarray(model.classes_)
-    values = _tree_values(source, trees)
+    values = partial(_tree_values, source, trees)
     return Predictor(name, _float32, lambda table: classes.take(scores(table).argmax(axis=1)), scores, values)
 
 
+def _classifier_of_several(name: str, model: Any, source: Source, trees: Sequence[Any], scores: Scores) -> Predictor:
+    classes = [np.asarray(own) for own in model.classes_]
+
+    def predict_proba(table: Array) -> list[Array]:
+        # An output of fewer classes than another has zeros for those it lacks.
+        found = scores(table).reshape(len(table), len(classes), -1)
+        return [found[:, place, : len(own)] for place, own in enumerate(classes)]
+
+    def predict(table: Array) -> Array:
+        labels = np.empty((len(table), len(classes)), classes[0].dtype)
+        for place, (own, shares) in enumerate(zip(classes, predict_proba(table), strict=True)):
+            labels[:, place] = own.take(shares.argmax(axis=1))
+        return labels
+
+    return Predictor(name, _float32, predict, predict_proba, partial(_tree_values, source, trees))
+
+
 def _regressor(name: str, model: Any, source: Source, trees: Sequence[Any], scores: Scores) -> Predictor:
-    _one_output(model)
-    return Predictor(name, _float32, lambda table: scores(table)[:, 0], None, _tree_values(source, trees))
+    several = model.n_outputs_ > 1
+
+    def predict(table: Array) -> Array:
+        found = scores(table).reshape(len(table), -1)
+        return found if several else found[:, 0]
+
+    return Predictor(name, _float32, predict, None, partial(_tree_values, source, trees))
 
 
 @predictor("DecisionTreeClassifier", "ExtraTreeClassifier")
@@ -236,13 +261,13 @@ def _isolation(model: Any, source: Source) -> Predictor:
         scores = -(2 ** -(total(table)[:, 0] / usual)) - offset
         return np.where(scores < 0, -1, 1)
 
-    return Predictor("lean forest", _float32, predict, None, _tree_values(source, trees))
+    return Predictor("lean forest", _float32, predict, None, partial(_tree_values, source, trees))
 
 
 # -- Gradient boosting --
 
 
-def _boosted(model: Any, source: Source) -> tuple[Scores, Values]:
+def _boosted(model: Any, source: Source) -> tuple[Scores, Callable[[], Values]]:
     """Return the raw predictions of GradientBoosting*, a column for each class but in binary ones, and probes."""
     from sklearn.ensemble._gradient_boosting import predict_stages
 
@@ -259,7 +284,7 @@ def _boosted(model: Any, source: Source) -> tuple[Scores, Values]:
         predict_stages(stages, table, rate, scores)  # compiled, and over all trees
         return scores
 
-    return raw, _tree_values(source, [estimator.tree_ for estimator in stages.ravel()])
+    return raw, partial(_tree_values, source, [estimator.tree_ for estimator in stages.ravel()])
 
 
 @predictor("GradientBoostingClassifier")
@@ -281,63 +306,3 @@ def _boosting_classifier(model: Any, source: Source) -> Predictor:
 def _boosting_regressor(model: Any, source: Source) -> Predictor:
     raw, values = _boosted(model, source)
     return Predictor("lean boosting", _float32, lambda table: raw(table).ravel(), None, values)
-
-
-# -- Histogram gradient boosting --
-
-
-def _histogram(model: Any, source: Source) -> tuple[Scores, Values]:
-    """Return the raw predictions of HistGradientBoosting*, a column for each class but in binary ones, and probes."""
-    from sklearn.ensemble._hist_gradient_boosting._predictor import _predict_from_raw_data
-
-    if getattr(model, "is_categorical_", None) is not None:
-        raise NotLean("categorical features")
-    trees = [tree for iteration in model._predictors for tree in iteration]
-    parts = [tree.nodes for tree in trees]
-    nodes = _joined(parts, [part["is_leaf"] == 0 for part in parts], _HISTOGRAM, source.width)
-    known, places = model._bin_mapper.make_known_categories_bitsets()
-    none = trees[0].raw_left_cat_bitsets
-
-    def walk(table: Array) -> Array:
-        out = np.empty(len(table), np.float64)
-        _predict_from_raw_data(nodes, table, none, known, places, 1, out)
-        return out
-
-    joined = _spread(len(trees), np.float64, walk)
-    start = np.asarray(model._baseline_prediction, np.float64).reshape(1, 1, -1)
-    classes = start.shape[2]
-
-    def raw(table: Array) -> Array:
-        blocks = []
-        for first in range(0, len(table), _FEW):
-            leaves = joined(table[first : first + _FEW])
-            rows = leaves.shape[1]
-            # A tree for each class in each iteration.
-            steps = leaves.reshape(-1, classes, rows).swapaxes(1, 2)
-            blocks.append(_sum(np.concatenate([start.repeat(rows, axis=1), steps])))
-        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-
-    inner = nodes[len(trees) - 1 :]
-    inner = inner[inner["is_leaf"] == 0]
-    values = _values(source, inner["feature_idx"], inner["num_threshold"])
-    return raw, [[*column, float("nan")] for column in values]
-
-
-@predictor("HistGradientBoostingClassifier")
-def _histogram_classifier(model: Any, source: Source) -> Predictor:
-    raw, values = _histogram(model, source)
-    classes, loss = np.asarray(model.classes_), model._loss
-    binary = len(classes) == 2
-
-    def predict(table: Array) -> Array:
-        scores = raw(table)
-        return classes.take((scores.ravel() > 0).astype(np.intp) if binary else scores.argmax(axis=1))
-
-    return Predictor("lean boosting", numbers, predict, lambda table: loss.predict_proba(raw(table)), values)
-
-
-@predictor("HistGradientBoostingRegressor")
-def _histogram_regressor(model: Any, source: Source) -> Predictor:
-    raw, values = _histogram(model, source)
-    inverse = model._loss.link.inverse
-    return Predictor("lean boosting", numbers, lambda table: inverse(raw(table).ravel()), None, values)

@@ -11,11 +11,16 @@ from .base import NotLean, Predictor, Source, Values, merged, predictor, predict
 from .cells import Array
 
 
-def all_values(predictors: Sequence[Predictor], source: Source) -> Values:
-    """Return the values worth trying of several predictors; of sparse rows none are."""
-    if source.form == "sparse":
-        return []
-    return [merged([inner.values[column] for inner in predictors]) for column in range(source.width)]
+def all_values(predictors: Sequence[Predictor], source: Source) -> Callable[[], Values]:
+    """Return what returns the values worth trying of several predictors; of sparse rows none are."""
+
+    def values() -> Values:
+        if source.form == "sparse":
+            return []
+        found = [inner.values() for inner in predictors]
+        return [merged(columns) for columns in zip(*found, strict=True)]
+
+    return values
 
 
 def together(predictors: Sequence[Predictor]) -> Callable[[Array], Any]:
