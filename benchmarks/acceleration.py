@@ -40,9 +40,10 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, SG
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, PolynomialFeatures, StandardScaler
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC, LinearSVC
 
 from manymodels import Artifact, Context, LeftToOriginal, ModelSettings
 
@@ -83,11 +84,11 @@ MODELS: dict[str, Callable[[], Any]] = {
     "RandomForest(100)": lambda: RandomForestClassifier(random_state=0).fit(_table, _labels),
     "GradientBoosting(100)": lambda: GradientBoostingClassifier(random_state=0).fit(_table, _labels),
     "HistGradientBoosting(100)": lambda: HistGradientBoostingClassifier(random_state=0).fit(_table, _labels),
-    "IsolationForest(100)": lambda: IsolationForest(random_state=0).fit(_table),
     "HistGradientBoosting(100), categories": lambda: HistGradientBoostingClassifier(
         random_state=0, categorical_features="from_dtype"
     ).fit(_frame.astype(dict.fromkeys(_texts, "category")), _labels),
     "RandomForest(100), 3 outputs": lambda: RandomForestRegressor(random_state=0).fit(_table, _table[:, :3] ** 2),
+    "IsolationForest(100)": lambda: IsolationForest(random_state=0).fit(_table),
     "XGBoost(100)": lambda: xgboost.XGBClassifier(n_jobs=1).fit(_table, _labels),
     "scaler, logistic": lambda: make_pipeline(StandardScaler(), LogisticRegression()).fit(_table, _labels),
     "imputer, polynomial, ridge": lambda: make_pipeline(SimpleImputer(), PolynomialFeatures(2), Ridge()).fit(
@@ -99,6 +100,11 @@ MODELS: dict[str, Callable[[], Any]] = {
     "AdaBoost(50)": lambda: AdaBoostClassifier(random_state=0).fit(_table, _labels),
     "Bagging(10)": lambda: BaggingClassifier(random_state=0).fit(_table, _labels),
     "5 outputs, ridge": lambda: MultiOutputRegressor(Ridge()).fit(_table, _table[:, :5] ** 2),
+    "5 neighbours": lambda: KNeighborsClassifier().fit(_table, _labels),
+    "scaler, SVC": lambda: make_pipeline(StandardScaler(), SVC()).fit(_table[:500], _labels[:500]),
+    "calibrated by steps, logistic": lambda: CalibratedClassifierCV(LogisticRegression(), method="isotonic").fit(
+        _table, _labels
+    ),
     "calibrated, linear SVC": lambda: CalibratedClassifierCV(LinearSVC()).fit(_table, _labels),
     "one against the rest, logistic": lambda: OneVsRestClassifier(LogisticRegression()).fit(_table, _bins),
     "tf-idf, logistic": lambda: make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(_documents, _labels),

@@ -29,7 +29,7 @@ from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 from sklearn.naive_bayes import GaussianNB, MultinomialNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from manymodels import Accelerated, Artifact, Context, LeftToOriginal, ModelSettings
@@ -55,6 +55,9 @@ CLASSIFIERS: dict[str, Any] = {
     ),
     "calibrated forest": CalibratedClassifierCV(RandomForestClassifier(4, random_state=0), cv=2),
     "calibrated margins": CalibratedClassifierCV(LinearSVC(), cv=3),
+    "calibrated by steps": CalibratedClassifierCV(LogisticRegression(), method="isotonic", cv=3),
+    "calibrated trees by steps": CalibratedClassifierCV(TREE, method="isotonic", cv=2),
+    "calibrated kernel": CalibratedClassifierCV(SVC(), cv=2),
     "calibrated, one part": CalibratedClassifierCV(
         make_pipeline(StandardScaler(), RidgeClassifier()), cv=3, ensemble=False
     ),
@@ -110,7 +113,10 @@ def test_classifiers(name: str, tmp_path: Path) -> None:
     assert_served_alike(fitted(CLASSIFIERS[name], TABLE, wanted), tmp_path)
 
 
-@pytest.mark.parametrize("name", ["ada boost", "bagging", "calibrated forest", "calibrated, one part"])
+@pytest.mark.parametrize(
+    "name",
+    ["ada boost", "bagging", "calibrated forest", "calibrated by steps", "calibrated kernel", "calibrated, one part"],
+)
 def test_classifiers_of_another_number_of_classes(name: str, tmp_path: Path) -> None:
     wanted = THREE if list(CLASSIFIERS).index(name) % 2 else TWO
     assert_served_alike(fitted(CLASSIFIERS[name], TABLE, wanted), tmp_path)
@@ -159,10 +165,9 @@ def test_behind_words(last: Any, tmp_path: Path) -> None:
         (OneVsRestClassifier(LogisticRegression()), TWO),
         (OneVsRestClassifier(HistGradientBoostingClassifier(max_iter=2)), THREE),
         (OneVsRestClassifier(LinearRegression()), THREE),
-        (CalibratedClassifierCV(LogisticRegression(), method="isotonic", cv=2), TWO),
         (BaggingClassifier(LinearSVC(), n_estimators=2), TWO),
     ],
-    ids=["two classes", "scores of trees", "regressor", "isotonic", "bag of margins"],
+    ids=["two classes", "scores of trees", "regressor", "bag of margins"],
 )
 def test_what_has_no_lean_form(model: Any, wanted: Any) -> None:
     with pytest.raises(NotLean):

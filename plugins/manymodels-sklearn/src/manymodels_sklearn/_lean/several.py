@@ -239,29 +239,49 @@ def _one_against_rest(model: Any, source: Source) -> Predictor:
     )
 
 
+def _curves(part: Any) -> Callable[[Array], Array]:
+    """Return what makes shares, each by itself, of a part's scores, for each class or for the second of two."""
+    if part.method == "sigmoid":
+        slope = np.array([one.a_ for one in part.calibrators])
+        offset = np.array([one.b_ for one in part.calibrators])
+        return lambda found: np.asarray(expit(-(slope * found + offset)))
+    if part.method != "isotonic":
+        raise NotLean(f"calibrated by {part.method!r}")
+    steps = part.calibrators
+    if any(step.out_of_bounds != "clip" or step.X_thresholds_.dtype != np.float64 for step in steps):
+        raise NotLean("calibrated by scores of another dtype than float64")
+
+    def curve(found: Array) -> Array:
+        columns = found[:, np.newaxis] if found.ndim == 1 else found
+        shares = np.empty(columns.shape)
+        for place, (step, column) in enumerate(zip(steps, columns.T, strict=True)):
+            shares[:, place] = step.f_(np.clip(column, step.X_min_, step.X_max_))
+        return shares[:, 0] if found.ndim == 1 else shares
+
+    return curve
+
+
 @predictor("CalibratedClassifierCV", forms=ANY)
 def _calibrated(model: Any, source: Source) -> Predictor:
     classes = np.asarray(model.classes_)
     parts = model.calibrated_classifiers_
-    if any(part.method != "sigmoid" or not np.array_equal(part.estimator.classes_, classes) for part in parts):
-        raise NotLean("calibrated otherwise than by a sigmoid, or of classes that a part lacks")
+    if any(not np.array_equal(part.estimator.classes_, classes) for part in parts):
+        raise NotLean("calibrated of classes that a part lacks")
     inner, scores = zip(*(_second(part.estimator, source) for part in parts), strict=True)
-    slopes = [np.array([one.a_ for one in part.calibrators]) for part in parts]
-    offsets = [np.array([one.b_ for one in part.calibrators]) for part in parts]
+    curves = [_curves(part) for part in parts]
 
-    def shares_of(found: Array, slope: Array, offset: Array) -> Any:
-        if found.ndim == 1:
-            second = expit(-(slope * found + offset))
-            return np.stack([1.0 - second, second], axis=1)
-        shares: Array = expit(-(slope * found + offset))
+    def shares_of(shares: Array) -> Array:
+        if shares.ndim == 1:
+            return np.stack([1.0 - shares, shares], axis=1)
         sums = np.sum(shares, axis=1)[:, np.newaxis]
         even = np.full_like(shares, 1 / len(classes))
-        return np.divide(shares, sums, out=even, where=sums != 0)
+        made: Array = np.divide(shares, sums, out=even, where=sums != 0)
+        return made
 
     def predict_proba(prepared: Any) -> Array:
         mean = np.zeros((1, len(classes)))
-        for score, table, slope, offset in zip(scores, prepared, slopes, offsets, strict=True):
-            shares = shares_of(score(table), slope, offset)
+        for score, table, curve in zip(scores, prepared, curves, strict=True):
+            shares = shares_of(curve(score(table)))
             shares[(shares > 1.0) & (shares <= 1.0 + 1e-5)] = 1.0
             mean = mean + shares
         mean /= len(parts)
