@@ -303,6 +303,15 @@ def test_rows_of_numbers_are_answered_as_by_the_original(name: str, frame: bool,
         assert answered or abs(edge) > 1e15 or edge != edge
 
 
+def test_a_probe_has_few_rows_since_a_request_may_wait_for_it(tmp_path: Path) -> None:
+    wide = RNG.normal(size=(40, 90))
+    _, accelerated = loaded(Ridge().fit(wide, wide[:, 0]), tmp_path)
+    assert accelerated is not None
+    counts = [len(getattr(probe, "table", probe)) for probe in accelerated.probes]
+    assert (counts[0], max(counts)) == (1, 64)
+    assert sum(counts) > 250  # all the same each column is tried
+
+
 def test_what_is_left_to_the_original_is_refused_as_ever(tmp_path: Path) -> None:
     model, accelerated = loaded(usual(LogisticRegression(), text=OneHotEncoder()).fit(PEOPLE, RICH), tmp_path)
     assert accelerated is not None

@@ -64,7 +64,7 @@ def assert_same(model: Any, width: int, *tables: Any) -> None:
         before = given.copy()
         for part in (given[:1], np.asfortranarray(given[:64]), given[:65]):
             prepared = lean.prepare(part)
-            pairs = [(model.predict(part), lean.predict(prepared))]
+            pairs: list[tuple[Any, Any]] = [(model.predict(part), lean.predict(prepared))]
             if hasattr(model, "predict_proba"):
                 assert lean.predict_proba is not None
                 pairs.append((model.predict_proba(part), lean.predict_proba(prepared)))
