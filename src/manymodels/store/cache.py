@@ -135,9 +135,11 @@ class DiskCache:
             found = fill(files)
             content = _named(files)
             path = self._use_sound(content, target_model) or self._add(content, files)
-        if name is not None and name.content != content:
-            self._outdate(name.content)
-        self._write(key, _Name(found.version, found.size, found.kind, content))
+            if name is not None and name.content != content:
+                self._outdate(name.content)
+            whole = Path(temp, "name")
+            whole.write_bytes(msgspec.json.encode(_Name(found.version, found.size, found.kind, content)))
+            whole.rename(self._file(key))
         return found, path
 
     def release(self, path: Path) -> None:
@@ -189,11 +191,6 @@ class DiskCache:
     def _read(self, key: str) -> _Name | None:
         return _decode(self._file(key))
 
-    def _write(self, key: str, name: _Name) -> None:
-        with tempfile.NamedTemporaryFile(dir=self._temp, delete=False) as file:
-            file.write(msgspec.json.encode(name))
-        Path(file.name).rename(self._file(key))
-
     # -- Contents --
 
     def _use_sound(self, content: str, target_model: str) -> Path | None:
@@ -225,7 +222,8 @@ class DiskCache:
     def _add(self, content: str, files: Path) -> Path:
         """Take in a content, and begin to use it."""
         path = self._contents / content
-        with tempfile.TemporaryDirectory(dir=self._temp) as temp, self._locked():
+        evicted = 0
+        with self._locked():
             try:
                 files.rename(path)
             except OSError as error:
@@ -235,7 +233,10 @@ class DiskCache:
             else:
                 self._write_bytes(self._bytes() + _bytes(content))
             self._use(content)
-            evicted = self._bytes() > self._budget and self._evict(Path(temp))
+            if self._bytes() > self._budget:
+                into = files.with_name("evicted")
+                into.mkdir()
+                evicted = self._evict(into)
         if evicted:
             for name in self._names.iterdir():
                 known = _decode(name)

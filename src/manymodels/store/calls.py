@@ -122,7 +122,7 @@ def check_md5(path: Path, name: str, expected: str) -> None:
     """
     digest = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
+        while chunk := file.read(256 << 10):
             digest.update(chunk)
     if digest.hexdigest() != expected:
         raise damaged(name, "MD5")

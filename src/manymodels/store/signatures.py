@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: Bytes of a signature file: some 100 for each of the artifact's files.
 LIMIT = 16 << 20
-_CHUNK = 1 << 20
+_CHUNK = 256 << 10
 _PAYLOAD = "application/vnd.in-toto+json"
 _STATEMENT = "https://in-toto.io/Statement/v1"
 _PREDICATE = "urn:manymodels:artifact:v1"

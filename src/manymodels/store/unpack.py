@@ -23,7 +23,9 @@ RATIO_FLOOR = 64 << 20
 #: Paths end at 4 KiB, and there are four kinds.
 EXTENDED = 16 << 10
 EXTENDED_COUNT = 8
-_CHUNK = 1 << 20
+#: Bytes that are read, and unpacked, at a time.
+_CHUNK = 256 << 10
+_GZIP = b"\x1f\x8b"
 _PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
 _IGNORED = (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK)
 _FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
@@ -69,6 +71,73 @@ def _top(work: Path) -> Path:
     return work
 
 
+class _Tape:
+    """What a gzip file unpacks to, front to back.
+
+    Python's own reader hands 8 KiB at a time through two more, for which it takes 1 ms of processor time per MiB.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._stored = b""
+        self._stream: zlib._Decompress | None = None
+        self._is_first = True
+        self._piece = b""
+        self._at = 0
+
+    def read(self, size: int) -> bytes:
+        """Return so many bytes; fewer only at the end."""
+        pieces = []
+        while size and (piece := self.some(size)):
+            pieces.append(piece)
+            size -= len(piece)
+        return b"".join(pieces)
+
+    def some(self, size: int) -> bytes:
+        """Return some of the bytes that come next, so many at most; none only at the end.
+
+        :raises EOFError: if the file ends too early.
+        :raises BadGzipFile: if it is none.
+        :raises zlib.error: if it is damaged.
+        """
+        if self._at == len(self._piece):
+            self._piece, self._at = self._unpacked(), 0
+        piece = self._piece[self._at : self._at + size]
+        self._at += len(piece)
+        return piece
+
+    def _unpacked(self) -> bytes:
+        """Return what comes next, of one gzip stream after the other; nothing at the end."""
+        while self._stream is not None or self._begins():
+            assert self._stream is not None
+            self._stored = self._stored or self._file.read(_CHUNK)
+            at_end = not self._stored
+            piece = self._stream.decompress(self._stored, _CHUNK)
+            if self._stream.eof:
+                self._stored, self._stream = self._stream.unused_data.lstrip(b"\0"), None
+            else:
+                self._stored = self._stream.unconsumed_tail
+            if piece:
+                return piece
+            if at_end:
+                raise EOFError
+        return b""
+
+    def _begins(self) -> bool:
+        """Begin with the next stream, if there is one; zeros may lie between two."""
+        while len(self._stored) < len(_GZIP) and (more := self._file.read(_CHUNK)):
+            self._stored += more
+            if not self._is_first:
+                self._stored = self._stored.lstrip(b"\0")
+        if not self._stored and not self._is_first:
+            return False
+        if not self._stored.startswith(_GZIP):
+            raise gzip.BadGzipFile(f"Not a gzipped file ({self._stored[:2]!r})")
+        self._stream = zlib.decompressobj(wbits=31)  # with a header and a checksum
+        self._is_first = False
+        return True
+
+
 class _Unpacking:
     """One pass over an archive, front to back.
 
@@ -81,7 +150,7 @@ class _Unpacking:
         stored = os.fstat(file.fileno()).st_size
         if stored == 0:
             raise BadArtifact(f"{name!r} is empty; upload it again")
-        self._tape = gzip.GzipFile(fileobj=file, mode="rb")
+        self._tape = _Tape(file)
         self._work = work
         self._name = name
         self._limits = limits
@@ -112,8 +181,8 @@ class _Unpacking:
         # The gzip stream's checksum lies behind the archive's end and the padding, which is given a
         # budget of its own.
         self._written = 0
-        while chunk := self._tape.read(_CHUNK):
-            self._spend(len(chunk))
+        while piece := self._tape.some(_CHUNK):
+            self._spend(len(piece))
 
     def _headers(self) -> Iterator[tuple[tarfile.TarInfo, str]]:
         """Yield each member and its path; its data must be read before the next is asked for."""
@@ -196,8 +265,13 @@ class _Unpacking:
         self._spend(size)
         try:
             with target.open("xb") as out:
-                for start in range(0, size, _CHUNK):
-                    out.write(self._read(min(_CHUNK, size - start)))
+                left = size
+                while left:
+                    piece = self._tape.some(left)
+                    if not piece:
+                        raise EOFError
+                    out.write(piece)
+                    left -= len(piece)
         except FileExistsError as error:
             raise self._twice(path) from error
         self._read(-size % tarfile.BLOCKSIZE)
