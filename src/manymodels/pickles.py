@@ -23,6 +23,8 @@ _GZIP = b"\x1f\x8b"
 _ZLIB = b"\x78"
 _BZ2 = b"BZh"
 _LZMA = (b"\xfd7zXZ\x00", b"\x5d\x00\x00")
+#: lz4, and joblib before 0.10, are told apart to say so.
+_COMPRESSED = (_GZIP, _ZLIB, _BZ2, *_LZMA, b"\x04\x22\x4d\x18", b"ZF")
 #: Memory an lzma header may ask for; ``xz -9`` asks for 65 MiB, and hostile ones for 4 GiB.
 _LZMA_MEMORY = 128 << 20
 
@@ -47,8 +49,16 @@ def opened(path: Path) -> BinaryIO:
     :raises OSError: if it cannot be read.
     :raises ValueError: if it is compressed otherwise.
     """
-    with path.open("rb") as file:
+    file = path.open("rb")
+    try:
         head = file.read(6)
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    if not head.startswith(_COMPRESSED):
+        return file
+    file.close()
     if head.startswith(_GZIP):
         return cast("BinaryIO", gzip.open(path))
     if head.startswith(_BZ2):
@@ -57,9 +67,7 @@ def opened(path: Path) -> BinaryIO:
         return cast("BinaryIO", lzma.open(path))
     if head.startswith(_ZLIB):
         return cast("BinaryIO", io.BufferedReader(_Inflated(path), _CHUNK))
-    if head.startswith((b"\x04\x22\x4d\x18", b"ZF")):
-        raise ValueError("it is compressed by lz4, or by joblib before 0.10; save it again with compress=3")
-    return path.open("rb")
+    raise ValueError("it is compressed by lz4, or by joblib before 0.10; save it again with compress=3")
 
 
 class _Inflated(io.RawIOBase):

@@ -217,7 +217,7 @@ class Frames(Generic[T]):
         self._buffer = bytearray()
         self._decode = decoder.decode
 
-    def feed(self, data: bytes) -> list[T]:
+    def feed(self, data: bytes | memoryview) -> list[T]:
         """Return the messages that `data` completes.
 
         :raises msgspec.DecodeError: if the other side does not speak this protocol.

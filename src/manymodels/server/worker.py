@@ -87,6 +87,8 @@ class Worker:
         self._plugins = plugins
         self._settings = settings
         self._frames = Frames(to_worker_decoder)
+        #: What is received goes through it: a large buffer for each message would be mapped and unmapped each time.
+        self._received = memoryview(bytearray(_RECEIVE))
         self._jobs: deque[Load | Unload | Run] = deque()
         self._models: dict[int, Model] = {}
         #: Memory each takes, a faster predictor left out.
@@ -154,14 +156,14 @@ class Worker:
 
     def _receive(self, *, wait: bool) -> bool:
         try:
-            data = self._connection.recv(_RECEIVE, 0 if wait else socket.MSG_DONTWAIT)
+            count = self._connection.recv_into(self._received, 0, 0 if wait else socket.MSG_DONTWAIT)
         except BlockingIOError:
             return True
         except ConnectionResetError:
             return False
-        if not data:
+        if not count:
             return False
-        for message in self._frames.feed(data):
+        for message in self._frames.feed(self._received[:count]):
             if isinstance(message, Cancel):
                 dropped = [job.job for job in self._jobs if job.job in message.jobs]
                 self._jobs = deque(job for job in self._jobs if job.job not in dropped)

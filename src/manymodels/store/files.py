@@ -38,8 +38,7 @@ def _walk(root: str, prefix: str, name: str) -> Iterator[tuple[str, os.stat_resu
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(root, relative + "/", name)
             continue
-        real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
-        if not (is_within(real, root) and Path(real).exists()):
+        if entry.is_symlink() and not _is_there(os.path.realpath(entry.path), root):
             raise BadArtifact(
                 f"{name!r} holds {relative!r}, a link that is broken or leads out of it; put the file there itself"
             )
@@ -49,6 +48,10 @@ def _walk(root: str, prefix: str, name: str) -> Iterator[tuple[str, os.stat_resu
         if not stat.S_ISREG(status.st_mode):
             raise BadArtifact(f"{name!r} holds {relative!r}, which is neither a file nor a folder")
         yield relative, status
+
+
+def _is_there(real: str, root: str) -> bool:
+    return is_within(real, root) and Path(real).exists()
 
 
 def is_within(path: str, root: str) -> bool:

@@ -17,8 +17,13 @@ def models(artifact: Artifact) -> list[str]:
     """Return the names of the artifact's LightGBM models."""
     return [
         *artifact.match(*_BY_NAME),
-        *(name for name in artifact.match(*_BY_CONTENT) if _is_text(artifact, name) or is_pickle(artifact, name)),
+        *(name for name in artifact.match(*_BY_CONTENT) if _is_ours(artifact, name)),
     ]
+
+
+def _is_ours(artifact: Artifact, name: str) -> bool:
+    # What begins as a pickle does is no text; and what it holds has been read for the other plugins, too.
+    return _is_text(artifact, name) if artifact.pickle_root(name) is None else is_pickle(artifact, name)
 
 
 def is_pickle(artifact: Artifact, name: str) -> bool:

@@ -26,8 +26,15 @@ def models(artifact: Artifact) -> list[str]:
     named = artifact.match(STANDARD)
     return named or [
         *artifact.match(*_BY_NAME),
-        *(name for name in artifact.match(*_BY_CONTENT) if is_pickle(artifact, name) or _is_native(artifact, name)),
+        *(name for name in artifact.match(*_BY_CONTENT) if _is_ours(artifact, name)),
     ]
+
+
+def _is_ours(artifact: Artifact, name: str) -> bool:
+    # What begins as a pickle does, no native model does; and what it holds has been read for the other plugins, too.
+    if artifact.pickle_root(name) is None:
+        return _is_native(artifact, name)
+    return is_pickle(artifact, name)
 
 
 def is_pickle(artifact: Artifact, name: str) -> bool:
