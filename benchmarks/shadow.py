@@ -46,12 +46,13 @@ def measure(port: int, name: str, pause: float, clients: int, seconds: float) ->
     return outcome
 
 
-def shadowed(url: str) -> int:
-    """Return how many requests the shadow has answered."""
+def shadowed(url: str) -> tuple[int, int]:
+    """Return how many requests the shadow has answered, and how many it was not shown."""
     names = {rule["name"]: rule for rule in httpx.get(f"{url}/names").json()["names"]}
-    if names["shadowed"]["shadow"]["differed"] or names["shadowed"]["shadow"]["failed"]:
-        raise SystemExit(names["shadowed"]["shadow"]["last"])
-    return int(names["shadowed"]["shadow"]["agreed"])
+    counts = names["shadowed"]["shadow"]
+    if counts["differed"] or counts["failed"]:
+        raise SystemExit(counts["last"])
+    return counts["agreed"], counts["dropped"]
 
 
 def main() -> None:
@@ -83,17 +84,17 @@ def report(url: str, rounds: int, seconds: float) -> None:
     port = int(url.rpartition(":")[2])
     end = time.monotonic() + PATIENCE
     headers = {"X-Amzn-SageMaker-Target-Model": "shadowed", "Content-Type": "application/json"}
-    while httpx.post(f"{url}/invocations", content=BODY, headers=headers).status_code != 200 or not shadowed(url):
+    while httpx.post(f"{url}/invocations", content=BODY, headers=headers).status_code != 200 or not shadowed(url)[0]:
         assert time.monotonic() < end, "the server does not answer"
     print("| load | name | p50 ms | p99 ms | answers/s | of them shown to the shadow |\n|---|---|--:|--:|--:|--:|")
     for load, (pause, clients) in LOADS.items():
         found: dict[str, list[tuple[Outcome, float]]] = {name: [] for name in NAMES}
         for _ in range(rounds):
             for name, outcomes in found.items():
-                before = shadowed(url)
+                agreed, dropped = shadowed(url)
                 outcome = measure(port, name, pause, clients, seconds)
-                share = (shadowed(url) - before) / outcome.good
-                outcomes.append((outcome, share))
+                shown, kept = (now - before for now, before in zip(shadowed(url), (agreed, dropped), strict=True))
+                outcomes.append((outcome, shown / max(1, shown + kept)))
         for name, outcomes in found.items():
             p50, p99 = (min(getattr(outcome, of) for outcome, _ in outcomes) for of in ("p50", "p99"))
             rate, share = max(outcome.rate for outcome, _ in outcomes), min(share for _, share in outcomes)
