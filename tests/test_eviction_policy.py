@@ -141,6 +141,7 @@ def test_densities_are_learned_for_any_ages() -> None:
     models = list(fill(policy, *map(str, range(100))).values())
     for _ in range(20_000):
         policy.use(models[min(int(rng.expovariate(0.1)), 99)])
+    next(policy.victims())  # who asks which is to leave has it learned
     worth = {model.name: policy._worth(model) for model in models}
     assert all(value > 0 for value in worth.values())
     assert sum(worth[str(n)] for n in range(10)) > 3 * sum(worth[str(n)] for n in range(40, 50))

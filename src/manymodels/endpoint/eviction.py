@@ -117,7 +117,10 @@ class HitDensity:
         self._never = [[0.0] * AGES for _ in range(KINDS)]
         #: Expected uses per time; until something is learned, the older the fewer.
         self._density = [[1.0 / end for end in _ENDS]] * KINDS
+        #: When they are due to be computed anew; whether anybody has asked for them since they were; whether that
+        #: was put off until somebody does.
         self._learn_at = LEARN
+        self._wanted = self._due = False
 
     def add(self, model: Candidate) -> None:
         """Take in a model that was loaded."""
@@ -154,6 +157,9 @@ class HitDensity:
 
     def victims(self) -> Iterator[Candidate]:
         """Yield models that are not in use."""
+        self._wanted = True
+        if self._due:
+            self._learn()
         # Each eviction looks at every head, hundreds of them: hence no function is called for one.
         heads: list[tuple[float, int, Candidate, Iterator[Candidate]]] = []
         density, uses, oldest = self._density, self._uses, AGES - 1
@@ -185,19 +191,24 @@ class HitDensity:
         return self._density[model.kind][_age(self._uses - model.used)] * model.cost / model.size
 
     def _count(self, model: Candidate) -> None:
-        self._uses += 1
-        self._again[model.kind][_age(self._uses - model.used)] += 1.0
+        uses = self._uses = self._uses + 1
+        self._again[model.kind][_age(uses - model.used)] += 1.0
         self._aged += 1.0 / (HALF_LIFE * self._resident)
         # Heat is the logarithm of a decaying count, to which decay, the same for all, is not applied.
         heat = math.log2(1.0 + math.pow(2.0, max(model.heat - self._aged, -60.0)))
         model.heat = self._aged + heat
-        model.used = self._uses
+        model.used = uses
         model.kind = min(1 + int(heat * 1.5), KINDS - 1)
-        if self._uses >= self._learn_at:
-            self._learn()
+        if uses >= self._learn_at:
+            self._learn_at = uses + max(LEARN, self._resident)
+            if self._wanted:
+                self._learn()
+            else:  # it takes a millisecond, which no request is to wait for while nothing has to leave
+                self._due = True
+                self._fade()
 
     def _learn(self) -> None:
-        self._learn_at = self._uses + max(LEARN, self._resident)
+        self._wanted = self._due = False
         # Models that still wait for their next use count with the age they have.
         waiting = [[0.0] * AGES for _ in range(KINDS)]
         step = self._resident // COUNTED + 1
@@ -215,10 +226,14 @@ class HitDensity:
                 models += ended
                 uses += again[age]
                 row[age] = (uses + 1e-3) / (time + 1e-3 * _ENDS[age])
-                again[age] *= KEEP
-                never[age] *= KEEP
             density.append(row)
         self._density = density
+        self._fade()
+
+    def _fade(self) -> None:
+        """Let what was counted weigh less from now on."""
+        self._again = [[count * KEEP for count in row] for row in self._again]
+        self._never = [[count * KEEP for count in row] for row in self._never]
 
 
 def _free(queue: OrderedDict[Candidate, None]) -> Iterator[Candidate]:
