@@ -26,7 +26,7 @@ from ..metrics.state import DiskCacheState
 from ..plugins import Plugins
 from ..server import ModelDescription, ModelServer
 from ..server.awaited import Asked
-from ..server.streams import discard, once_whole
+from ..server.streams import Streamed, discard
 from ..settings import Settings
 from ..store import Store
 from .failures import Failures
@@ -215,20 +215,23 @@ class Endpoint(Measured):
         :param sent: waits for the answer where the invocation was sent along with the load.
         """
         self._residents.begin(resident)
-
-        def end(_: object) -> None:
-            if self._residents.end(resident):
-                self._room.changed()
-                if resident.replaced:
-                    self._fetcher.release(resident.path)
-
         try:
             answer = await (self._server.invoke(resident.name, invocation, timeout) if sent is None else sent())
         except BaseException:
-            end(None)
+            self._end(resident)
             raise
-        once_whole(answer, end)
+        if isinstance(answer, Streamed):
+            answer.stream.after(functools.partial(self._end, resident))
+        else:
+            self._end(resident)
         return answer
+
+    def _end(self, resident: Resident, _: object = None) -> None:
+        """Take note that an invocation of a model has come to its end."""
+        if self._residents.end(resident):
+            self._room.changed()
+            if resident.replaced:
+                self._fetcher.release(resident.path)
 
     async def _ready(self, target_model: str, deadline: float, asked: Asked | None = None) -> Timings:
         """Wait until the model is loaded; whoever asks meanwhile waits for the same load.

@@ -15,7 +15,7 @@ from ..metrics.exposition import Snapshot
 from ..metrics.state import DiskCacheState
 from ..sagemaker import VARIANT
 from ..server import ModelDescription, ModelServer
-from ..server.streams import once_whole
+from ..server.streams import Streamed
 from ..settings import Settings
 from .journal import Eviction
 from .names import NameDescription
@@ -99,6 +99,16 @@ class Measured:
         """Return None: artifacts come unpacked."""
         return None
 
+    def _ended(self, label: str, start: float, answer: Answer | None, error: Exception | None) -> None:
+        """Count an invocation that has come to its end: an error, where there is no whole answer."""
+        self._waiting -= 1
+        seconds = time.perf_counter() - start
+        if answer is not None and error is None:
+            self._metrics.answered(label, answer, seconds)
+        else:
+            kind = type(error) if isinstance(error, ManyModelsError) else InternalFailure
+            self._metrics.failed(label, kind, seconds)
+
     async def metrics(self, accept: str) -> Answer:
         """Return the metrics for Prometheus."""
         snapshot = Snapshot(self._metrics, self._server.state())
@@ -113,12 +123,6 @@ def counted(invoke: F) -> F:
         start = time.perf_counter()
         label = SINGLE if name is None else name
         self._waiting += 1
-
-        def failed(error: Exception) -> None:
-            self._waiting -= 1
-            kind = type(error) if isinstance(error, ManyModelsError) else InternalFailure
-            self._metrics.failed(label, kind, time.perf_counter() - start)
-
         try:
             if self._waiting > self._settings.max_waiting:
                 raise Overloaded(f"{self._waiting - 1} invocations are waiting already; try again later")
@@ -128,17 +132,12 @@ def counted(invoke: F) -> F:
             self._metrics.abandoned(time.perf_counter() - start)
             raise
         except Exception as error:
-            failed(error)
+            self._ended(label, start, None, error)
             raise
-
-        def ended(error: ManyModelsError | None) -> None:
-            if error is not None:
-                failed(error)
-                return
-            self._waiting -= 1
-            self._metrics.answered(label, answer, time.perf_counter() - start)
-
-        once_whole(answer, ended)
+        if isinstance(answer, Streamed):
+            answer.stream.after(functools.partial(self._ended, label, start, answer))
+        else:
+            self._ended(label, start, answer, None)
         return answer
 
     return cast("F", counting)

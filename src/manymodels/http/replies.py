@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -119,7 +120,13 @@ def resolved(reply: R, target_model: str | None) -> R:
 
 def timing(timings: Mapping[str, float]) -> str:
     """Return a Server-Timing value; milliseconds, as the header wants them."""
-    return ", ".join(f"{name};dur={seconds * 1e3:.3f}" for name, seconds in timings.items())
+    return _timing(tuple(timings)) % tuple([seconds * 1e3 for seconds in timings.values()])
+
+
+@lru_cache(maxsize=64)
+def _timing(names: tuple[str, ...]) -> str:
+    """Return the format of a Server-Timing value."""
+    return ", ".join(f"{name.replace('%', '%%')};dur=%.3f" for name in names)
 
 
 def container_error(error: ManyModelsError, _: Request) -> Reply:

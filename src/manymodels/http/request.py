@@ -18,6 +18,9 @@ from ..server.messages import Failure
 _TARGET_MODEL = TARGET_MODEL.encode()
 _TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
 _SAGEMAKER = b"x-amzn-sagemaker-"
+#: The other headers that are looked at; clients send many that are not.
+_OTHERS = frozenset((b"content-type", b"accept", b"accept-encoding", b"content-encoding"))
+_OTHERS |= {_TIMEOUT, b"x-amz-target", b"authorization"}
 _SCOPE = re.compile(rb"Credential=[^/,\s]+/\d{8}/([a-z0-9-]{1,32})/")
 
 
@@ -57,23 +60,26 @@ class Request(msgspec.Struct, array_like=True):
     def read(self, headers: list[tuple[bytes, bytes]]) -> None:
         """Take from the headers what models and we ourselves want of them; names are in lower case."""
         for name, value in headers:
-            if name == b"content-type":
+            if name.startswith(_SAGEMAKER):
+                if name == _TARGET_MODEL:
+                    self.target = value
+                    self.headers[TARGET_MODEL] = value.decode("utf-8", "replace")
+                else:
+                    self.headers[name.decode("latin-1")] = value.decode("latin-1")
+            elif name not in _OTHERS:
+                continue
+            elif name == b"content-type":
                 self.content_type = self.headers["content-type"] = value.decode("latin-1")
             elif name == b"accept":
                 accept = value.decode("latin-1")
                 # A list may come as several headers.
                 self.accept = self.headers["accept"] = accept if self.accept is None else f"{self.accept}, {accept}"
-            elif name == _TARGET_MODEL:
-                self.target = value
-                self.headers[TARGET_MODEL] = value.decode("utf-8", "replace")
             elif name == _TIMEOUT:
                 self.timeout = value
             elif name == b"accept-encoding":
                 self.accept_encoding = _listed(self.accept_encoding, value)
             elif name == b"content-encoding":
                 self.content_encoding = _listed(self.content_encoding, value)
-            elif name.startswith(_SAGEMAKER):
-                self.headers[name.decode("latin-1")] = value.decode("latin-1")
             elif name == b"x-amz-target":
                 self.operation = value.decode("latin-1")
             elif name == b"authorization" and self.path == "/":

@@ -32,12 +32,9 @@ class Router:
         self._routes = [route for route in routes if not route.fixed]
         self._otherwise = otherwise
 
-    async def __call__(self, request: Request) -> Reply:
+    def __call__(self, request: Request) -> Awaitable[Reply]:
         """Answer a request."""
-        resource = self._fixed.get(request.path)
-        if resource is None:
-            resource = self._find(request)
-        return await resource(request)
+        return (self._fixed.get(request.path) or self._find(request))(request)
 
     def _find(self, request: Request) -> Resource:
         for route in self._routes:
