@@ -56,7 +56,7 @@ class Bare(Server):
 
     name = "bare HTTP server"
     note = "the same HTTP server (uvicorn, uvloop, httptools; one process) answering a constant"
-    scenarios = ("startup", "throughput")
+    scenarios = ("startup", "throughput", "overload")
 
     def command(self, place: Place) -> list[str | Path]:
         """Return what starts it."""

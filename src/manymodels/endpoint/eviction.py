@@ -203,7 +203,7 @@ class HitDensity:
             self._learn_at = uses + max(LEARN, self._resident)
             if self._wanted:
                 self._learn()
-            else:  # it takes a millisecond, which no request is to wait for while nothing has to leave
+            else:  # it takes 0.4 ms, for which no request is to wait while nothing has to leave
                 self._due = True
                 self._fade()
 

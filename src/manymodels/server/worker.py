@@ -63,6 +63,8 @@ GARBAGE = 64 << 20
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 #: Bytes of an artifact from which it says something of others of its plugin.
 RATIO = 64 << 10
+#: Seconds of a job behind which the front is listened to before the next: it says nothing sooner.
+LONG = 0.001
 #: Seconds between a job and a look at the memory the worker takes.
 REPORT = 2.0
 _PR_SET_PDEATHSIG = 1
@@ -113,10 +115,11 @@ class Worker:
             while self._wait():
                 while self._jobs:
                     job = self._jobs.popleft()
+                    start = time.monotonic()
                     self._send(self._do(job))
                     self._follow_up(job)
-                    # A cancellation of the jobs behind the one just done may have come meanwhile.
-                    if self._jobs and not self._receive(wait=False):
+                    # A cancellation of the jobs behind one that took long may have come meanwhile.
+                    if self._jobs and time.monotonic() - start > LONG and not self._receive(wait=False):
                         return
         except (BrokenPipeError, ConnectionResetError):
             return  # the front is gone
