@@ -145,3 +145,26 @@ def test_densities_are_learned_for_any_ages() -> None:
     worth = {model.name: policy._worth(model) for model in models}
     assert all(value > 0 for value in worth.values())
     assert sum(worth[str(n)] for n in range(10)) > 3 * sum(worth[str(n)] for n in range(40, 50))
+
+
+def test_densities_are_computed_while_models_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = HitDensity()
+    [model] = fill(policy, "one").values()
+    computed: list[int] = []
+    learn = policy._learn
+
+    def noted() -> None:
+        computed.append(policy._uses)
+        learn()
+
+    monkeypatch.setattr(policy, "_learn", noted)
+    for _ in range(3000):
+        policy.use(model)
+    assert not computed
+    for _ in range(2):
+        assert next(policy.victims()) is model
+    assert len(computed) == 1
+    for _ in range(1000):
+        next(policy.victims())
+        policy.use(model)
+    assert len(computed) == 3
