@@ -26,7 +26,7 @@ from ..metrics.state import DiskCacheState
 from ..plugins import Plugins
 from ..server import ModelDescription, ModelServer
 from ..server.awaited import Asked
-from ..server.streams import Streamed, discard
+from ..server.streams import discard, once_whole
 from ..settings import Settings
 from ..store import Store
 from .failures import Failures
@@ -220,10 +220,7 @@ class Endpoint(Measured):
         except BaseException:
             self._end(resident)
             raise
-        if isinstance(answer, Streamed):
-            answer.stream.after(functools.partial(self._end, resident))
-        else:
-            self._end(resident)
+        once_whole(answer, functools.partial(self._end, resident))
         return answer
 
     def _end(self, resident: Resident, _: object = None) -> None:

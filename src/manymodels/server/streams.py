@@ -101,6 +101,14 @@ class Streamed(Answer, kw_only=True):
     stream: Stream
 
 
+def once_whole(answer: Answer, callback: Callable[[ManyModelsError | None], None]) -> None:
+    """Call back once an answer has come to its end: at once, unless it is streamed."""
+    if isinstance(answer, Streamed):
+        answer.stream.after(callback)
+    else:
+        callback(None)
+
+
 def discard(answer: object) -> None:
     """End an answer that nobody is to have, if it is one that is streamed."""
     if isinstance(answer, Streamed):
