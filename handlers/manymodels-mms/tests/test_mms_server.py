@@ -15,7 +15,15 @@ from manymodels_mms.backend import MmsServer, create
 from manymodels_mms.engine import Engine
 from pools import BINDING, OTHERS, PATIENCE, Toys, ended, until
 
-from manymodels.errors import LoadFailed, ModelAlreadyLoaded, ModelNotFound, OutOfMemory, Overloaded, PredictionFailed
+from manymodels.errors import (
+    LoadFailed,
+    ModelAlreadyLoaded,
+    ModelNotFound,
+    OutOfMemory,
+    Overloaded,
+    PredictionFailed,
+    WorkerDied,
+)
 from manymodels.invocation import Invocation
 from manymodels.plugins import Binding
 from manymodels.settings import load
@@ -194,6 +202,21 @@ async def test_what_a_model_prints_and_logs_reaches_our_log(
     }
     assert "Traceback" in caplog.text
     await server.unload("talker")
+
+
+async def test_what_a_model_prints_does_not_pass_through_java(
+    server: MmsServer, toys: Toys, caplog: pytest.LogCaptureFixture
+) -> None:
+    (pid,) = (await server.load("m", toys.artifact("m"), BINDING)).workers
+    folder = engine_of(server).store
+    assert {Path(os.readlink(f"/proc/{pid}/fd/{number}")).relative_to(folder).name for number in (1, 2)} == {"output"}
+    with caplog.at_level(logging.INFO):
+        assert (await ask(server, "m", print=20, width=MIB, tag=1))["tag"] == 1
+        with pytest.raises(WorkerDied):
+            await ask(server, "m", say="the last words", exit=3)
+        await until(lambda: "the last words" in caplog.text, "they are logged")
+    assert max(len(record.getMessage()) for record in caplog.records if _about(record, "m")) < 10_000
+    await server.unload("m")
 
 
 def _about(record: logging.LogRecord, model: str) -> bool:

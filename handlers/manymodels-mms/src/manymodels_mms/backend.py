@@ -96,6 +96,7 @@ class MmsServer(Holder[Resident]):
         self._up.clear()
         logger.error("%s; it is started again", reason)
         for _, run in self._runs.values():
+            run.close()
             if run.lane.run is run:
                 run.lane.run = None
         self._runs.clear()
@@ -123,6 +124,8 @@ class MmsServer(Holder[Resident]):
         if self._engine is not None:
             await self._engine.stop()
             self._engine = None
+        for _, run in self._runs.values():
+            run.close()
         for resident in (*self._residents.values(), *self._replaced):
             for call in resident.drop():
                 call.fail(_stopped(resident))
@@ -189,6 +192,7 @@ class MmsServer(Holder[Resident]):
         resident.predictor = None if engine.zygote is not None else Predictor(reason=_NOT_TRIED)
         try:
             run.folder.mkdir()
+            await run.listen(resident.name)
             Description(
                 name=resident.name,
                 path=_absolute(resident.path),
@@ -197,6 +201,7 @@ class MmsServer(Holder[Resident]):
                 blocked=tuple(self._settings.block_plugins),
                 memory=self._budget.limit,
                 news=str(engine.news),
+                output=str(run.output),
                 trial=self._conduct.may_try(resident.name, resident.version),
             ).write(run.folder)
             reports = await self._register(resident, run)
@@ -431,6 +436,7 @@ class MmsServer(Holder[Resident]):
             except (Refused, aiohttp.ClientError, OSError) as error:
                 logger.debug("multi-model-server: %s", error)
             await engine.end(run.name, run.exited, grace=grace)
+        run.close()
         self._runs.pop(run.name, None)
         await asyncio.get_running_loop().run_in_executor(None, lambda: shutil.rmtree(run.folder, ignore_errors=True))
 

@@ -44,6 +44,8 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     memory: int
     #: Path of the socket that takes `Tries` and `Serves`.
     news: str
+    #: Path of the FIFO that takes what the model prints and logs.
+    output: str
     #: Whether a faster predictor may be tried.
     trial: bool
 

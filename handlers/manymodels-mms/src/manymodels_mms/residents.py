@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from manymodels.server.awaited import Awaited
 from manymodels.server.held import Held
+from manymodels.server.worker_log import WorkerLog
 
 from .engine import Engine
 
@@ -29,11 +31,32 @@ class Run:
     pids: tuple[int, ...] = ()
     #: Whether it makes and tries a faster predictor.
     trying: bool = False
+    #: A writing end of what it prints, so that its log does not end before its process has begun it.
+    _writing: int | None = None
 
     @property
     def folder(self) -> Path:
         """The folder with its description and reports."""
         return self.engine.store / self.name
+
+    @property
+    def output(self) -> Path:
+        """The FIFO that takes what the model prints."""
+        return self.folder / "output"
+
+    async def listen(self, model: str) -> None:
+        """Log what the model prints, until its process has ended and `close` was called."""
+        assert self.engine.guard is not None
+        os.mkfifo(self.output)
+        reading = os.open(self.output, os.O_RDONLY | os.O_NONBLOCK)
+        self._writing = os.open(self.output, os.O_WRONLY)
+        await WorkerLog.attach(reading, self.engine.guard.pid, lambda: model)
+
+    def close(self) -> None:
+        """Let the log end with the process."""
+        if self._writing is not None:
+            os.close(self._writing)
+            self._writing = None
 
 
 @dataclass(eq=False)

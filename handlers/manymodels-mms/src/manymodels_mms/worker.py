@@ -42,7 +42,7 @@ class Worker:
     def __init__(self, connection: socket.socket, folder: str, name: str, description: Description) -> None:
         """Serve a model that multi-model-server knows by `name`."""
         self._connection = connection
-        #: Where the Java side looks for the FIFOs it reads our output from.
+        #: Where the Java side looks for the FIFOs it would read our output from.
         self._folder = folder
         self._name = name
         self._description = description
@@ -97,12 +97,10 @@ class Worker:
         for fifo in fifos:
             os.mkfifo(fifo)
         self._connection.sendall(create_load_model_response(code, text))
-        for number, fifo in enumerate(fifos, 1):
+        for fifo in fifos:
             fd = self._open(fifo)
             fifo.unlink()
             if fd is not None:
-                os.set_blocking(fd, True)
-                os.dup2(fd, number)
                 os.close(fd)
         if (model := service.transformer.bound) is not None:
             self._trials.loaded(_MODEL, model, allowed=self._description.trial)
@@ -123,7 +121,8 @@ class Worker:
 def run(argv: Sequence[str]) -> None:
     """Turn this process into the one multi-model-server asked for, and serve.
 
-    Standard output and error are the launcher's, which the Java side reads.
+    Standard output and error are the launcher's, which the Java side reads, and then the front's: through Java would
+    pass some ten megabytes a second.
     """
     sys.stdout = open(1, "w", buffering=1, errors="replace", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, errors="replace", closefd=False)  # noqa: SIM115
@@ -142,6 +141,10 @@ def run(argv: Sequence[str]) -> None:
         # Both are looked for by the Java side.
         print(f"[PID] {os.getpid()}\nMMS worker started.", flush=True)  # noqa: T201
         connection, _ = listener.accept()
+    output = os.open(description.output, os.O_WRONLY)
+    for number in (1, 2):
+        os.dup2(output, number)
+    os.close(output)
     # One that is gone cannot be connected to again; it is loaded anew, under another name.
     Path(arguments.sock_name).unlink()
     with connection:
