@@ -22,6 +22,7 @@ SAGEMAKER = {
     "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": ("invocation_timeout", "7", 7.0),
     "SAGEMAKER_MODEL_JOB_QUEUE_SIZE": ("queue_size", "5", 5),
     "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT": ("default_accept", "text/csv", "text/csv"),
+    "SAGEMAKER_BATCH": ("batch_transform", "true", True),
     "SAGEMAKER_PROGRAM": ("program", "serve.py", "serve.py"),
     "SAGEMAKER_SUBMIT_DIRECTORY": ("submit_directory", "/code", "/code"),
     "SAGEMAKER_BASE_DIR": ("base_dir", "/elsewhere", Path("/elsewhere")),
@@ -147,7 +148,8 @@ def test_settings_are_frozen() -> None:
 
 
 def test_plugins_see_the_operators_settings() -> None:
-    settings = load(threads=3, program="serve.py", batching=False, multi_model=True, default_accept="text/csv")
+    flags = {"default_accept": "text/csv", "batch_transform": True}
+    settings = load(threads=3, program="serve.py", batching=False, multi_model=True, **flags)
     seen = settings.model_settings()
     for name in ModelSettings.__struct_fields__:
         assert getattr(seen, name) == getattr(settings, name)

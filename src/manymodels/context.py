@@ -30,6 +30,8 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     submit_directory: str | None = None
     #: True where requests name their model, False where the server holds a single one.
     multi_model: bool = True
+    #: Whether answers go into the files of SageMaker's batch transform, where a row of ``text/csv`` is a line.
+    batch_transform: bool = False
     #: Whether invocations of one model may be joined into one ``predict_fn`` call.
     batching: bool = True
     #: Whether a plugin's faster predictor may serve: ``on``, ``off``, or ``strict``, bit for bit as the original.

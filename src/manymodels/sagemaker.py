@@ -65,7 +65,6 @@ MODELS_DIR: Final = "models"
 UNSUPPORTED: Final = {
     "SAGEMAKER_INFERENCE_OUTPUT": 'set "output" in the settings of the artifact\'s manymodels.json',
     "SAGEMAKER_INFERENCE_ENSEMBLE": "pack one model file into an artifact",
-    "SAGEMAKER_BATCH": "answers are laid out as for single requests",
     "SAGEMAKER_MAX_PAYLOAD_IN_MB": "set MANYMODELS_MAX_BODY, in bytes or as 100MiB",
     "SAGEMAKER_MAX_REQUEST_SIZE": "set MANYMODELS_MAX_BODY",
     "SAGEMAKER_MODEL_SERVER_TIMEOUT": "set SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS, in seconds",

@@ -277,6 +277,11 @@ class Settings(BaseSettings):
         validation_alias=_env("default_accept", "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"),
         description="Type of the answer where the client names none.",
     )
+    batch_transform: bool = Field(
+        False,
+        validation_alias=_env("batch_transform", "SAGEMAKER_BATCH"),
+        description="Lay out answers for the files of SageMaker's batch transform, as XGBoost's plugin does in CSV.",
+    )
     program: str = Field(
         "inference.py",
         validation_alias=_env("program", "SAGEMAKER_PROGRAM"),
@@ -400,6 +405,7 @@ class Settings(BaseSettings):
             program=self.program,
             submit_directory=self.submit_directory,
             multi_model=self.multi_model,
+            batch_transform=self.batch_transform,
             batching=self.batching,
             accelerate=self.accelerate,
             accelerate_tolerance=self.accelerate_tolerance,

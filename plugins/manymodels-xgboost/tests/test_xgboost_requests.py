@@ -238,6 +238,8 @@ def test_a_model_without_names_takes_columns_as_they_come(model: Model) -> None:
         (SINGLE, "application/jsonlines", b'{"score":0.25}\n{"score":0.5}\n'),
         (ModelSettings(), "application/jsonlines", b'{"score":0.25}\n{"score":0.5}\n'),
         (ModelSettings(), "text/csv", b"0.25,0.5"),
+        (ModelSettings(batch_transform=True), "text/csv", b"0.25\n0.5\n"),
+        (ModelSettings(batch_transform=True), "application/jsonlines", b'{"score":0.25}\n{"score":0.5}\n'),
         (ModelSettings(), "text/*;q=0.5, image/png", b"0.25,0.5"),
         (ModelSettings(), "*/*", b"[0.25,0.5]"),
         (ModelSettings(), None, b"[0.25,0.5]"),
@@ -270,6 +272,7 @@ def test_vectors_are_rows_of_csv_and_lists_of_json(tmp_path: Path) -> None:
 
     csv = ask(load(tmp_path), ROWS, accept="text/csv").body.decode()
     assert csv == "".join(",".join(map(str, row)) + "\n" for row in want)
+    assert ask(load(tmp_path, ModelSettings(batch_transform=True)), ROWS, accept="text/csv").body.decode() == csv
     assert scores(load(tmp_path), ROWS) == want
     assert scores(load(tmp_path, SINGLE), ROWS) == {"predictions": [{"score": row} for row in want]}
 
@@ -389,7 +392,10 @@ def test_selected_output_in_lines_and_csv(tmp_path: Path) -> None:
     assert [json.loads(line) for line in lines.body.splitlines()] == [
         {"predicted_label": label, "probabilities": p} for label, p in rows
     ]
-    assert ask(model, ROWS, accept="text/csv").body.decode() == "\n".join(f'{label},"{p}"' for label, p in rows)
+    csv = "\n".join(f'{label},"{p}"' for label, p in rows)
+    assert ask(model, ROWS, accept="text/csv").body.decode() == csv
+    batch = load(tmp_path, ModelSettings(batch_transform=True))
+    assert ask(batch, ROWS, accept="text/csv").body.decode() == f"{csv}\n"
     labels = [{"predicted_label": [label], "probabilities": p} for label, p in rows]
     assert ask(model, ROWS, accept=RECORDIO).body == records(labels)
     with pytest.raises(UnsupportedAccept):

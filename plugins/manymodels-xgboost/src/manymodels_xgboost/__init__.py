@@ -63,7 +63,8 @@ def predict_fn(data: Any, model: XGBoostModel) -> Any:
 @hookimpl
 def output_fn(prediction: Any, accept: str, context: Context) -> tuple[bytes, str]:
     """Encode the prediction in the forms of SageMaker's XGBoost container."""
-    return _replies.encode(prediction, accept, multi_model=context.settings.multi_model)
+    settings = context.settings
+    return _replies.encode(prediction, accept, multi_model=settings.multi_model, batch=settings.batch_transform)
 
 
 @hookimpl

@@ -61,13 +61,25 @@ def _values(key: str, raw: npt.NDArray[Any], objective: str, num_class: int) -> 
     return rows
 
 
-def encode(prediction: npt.NDArray[Any] | list[dict[str, Any]], accept: str, *, multi_model: bool) -> tuple[bytes, str]:
+def encode(
+    prediction: npt.NDArray[Any] | list[dict[str, Any]], accept: str, *, multi_model: bool, batch: bool
+) -> tuple[bytes, str]:
     """Encode a prediction by the Accept header.
 
     :param prediction: one value or vector per row, or one dict per row from `select`.
     :param multi_model: whether JSON without selected output is a bare list, as the container's is then.
+    :param batch: whether answers are put one behind the other into a file: then each row of CSV is a line.
     :raises UnsupportedAccept: if none of the accepted types is offered.
     """
+    body, kind = _encoded(prediction, accept, multi_model=multi_model, batch=batch)
+    if batch and kind == CSV and not body.endswith(b"\n"):
+        body += b"\n"
+    return body, kind
+
+
+def _encoded(
+    prediction: npt.NDArray[Any] | list[dict[str, Any]], accept: str, *, multi_model: bool, batch: bool
+) -> tuple[bytes, str]:
     if isinstance(prediction, list):
         kind = codecs.choose(accept, (JSON, JSON_LINES, CSV, RECORDS))
         if kind == CSV:
@@ -80,7 +92,7 @@ def encode(prediction: npt.NDArray[Any] | list[dict[str, Any]], accept: str, *, 
         return codecs.encode(prediction, kind)
     # As the container does: float32 widened, so that replies are the same to the last digit.
     scores = prediction.tolist()
-    if kind == CSV and prediction.ndim == 1:
+    if kind == CSV and prediction.ndim == 1 and not batch:
         # One line for all rows: what the container's clients split.
         return ",".join(map(str, scores)).encode(), CSV
     if kind == JSON_LINES or (kind == JSON and not multi_model):
