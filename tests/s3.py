@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import boto3
+import httpx
 from moto.server import ThreadedMotoServer
 
 BUCKET = "models"
@@ -49,15 +50,18 @@ def running() -> Iterator[S3]:
     server.start()
     try:
         host, port = server.get_host_and_port()
+        endpoint = f"http://{host}:{port}"
+        # What it has belongs to the process: a bucket that another test had versions of would keep them.
+        httpx.post(f"{endpoint}/moto-api/reset").raise_for_status()
         client = boto3.client(
             "s3",
-            endpoint_url=f"http://{host}:{port}",
+            endpoint_url=endpoint,
             region_name="us-east-1",
             aws_access_key_id="testing",
             aws_secret_access_key="testing",
         )
         client.create_bucket(Bucket=BUCKET)
-        yield S3(f"http://{host}:{port}", client)
+        yield S3(endpoint, client)
         client.close()
     finally:
         server.stop()

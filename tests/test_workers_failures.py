@@ -8,7 +8,6 @@ import os
 import signal
 from typing import Any
 
-import psutil
 import pytest
 from pools import BINDING, Toys, ask, block, ended, home, running, running_zygote, until
 
@@ -273,7 +272,7 @@ async def test_everything_recovers_when_the_zygote_is_killed(toys: Toys, busy: b
             assert isinstance(results[0], WorkerDied)
             assert sum(isinstance(result, WorkerDied) for result in results) <= 2
         assert [(await ask(pool, name))["model"] for name in names] == names
-        await until(lambda: len(psutil.Process().children(recursive=True)) == 3, "all workers are there again")
+        await until(lambda: len(running_zygote().children()) == 2, "all workers are there again")
 
 
 async def test_a_model_that_writes_into_its_connection_is_ended(toys: Toys) -> None:
