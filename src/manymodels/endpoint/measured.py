@@ -15,7 +15,7 @@ from ..metrics.exposition import Snapshot
 from ..metrics.state import DiskCacheState
 from ..sagemaker import VARIANT
 from ..server import ModelDescription, ModelServer
-from ..server.streams import Streamed
+from ..server.streams import once_whole
 from ..settings import Settings
 from .journal import Eviction
 from .names import NameDescription
@@ -134,10 +134,7 @@ def counted(invoke: F) -> F:
         except Exception as error:
             self._ended(label, start, None, error)
             raise
-        if isinstance(answer, Streamed):
-            answer.stream.after(functools.partial(self._ended, label, start, answer))
-        else:
-            self._ended(label, start, answer, None)
+        once_whole(answer, functools.partial(self._ended, label, start, answer))
         return answer
 
     return cast("F", counting)

@@ -27,7 +27,7 @@ from .recovery import Recovery
 from .renewal import Renewal
 from .replicas import Replicas
 from .slot import Slot
-from .streams import Streamed
+from .streams import once_whole
 from .worker import WorkerConfig
 
 logger = logging.getLogger(__name__)
@@ -224,10 +224,7 @@ class WorkerPool(Holder[Resident]):
         answer.version = resident.version
         if answer.headers:
             sessions.note(call, answer)
-        if isinstance(answer, Streamed):
-            answer.stream.after(functools.partial(self._over, resident))
-        else:
-            self._over(resident)
+        once_whole(answer, functools.partial(self._over, resident))
         return answer
 
     def _over(self, resident: Resident, _: object = None) -> None:
