@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future, InvalidStateError
-from concurrent.futures import TimeoutError as TimeIsUp  # the built-in one only from Python 3.11 on
+from concurrent.futures import Future, InvalidStateError
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
-from ..errors import LoadFailed
 from . import calls
 from .objects import Object
 
@@ -101,13 +98,8 @@ class Requests:
         try:
             for _ in range(count):
                 threading.Thread(target=run, name="store-request", daemon=True).start()
-            future.result(seconds)
-        except CancelledError as error:
-            raise ConnectionError("the server is stopping") from error
-        except TimeIsUp as error:
-            raise ConnectionError(f"no full answer within {seconds:g} s") from error
-        except self._broken as error:
-            raise ConnectionError(str(error) or type(error).__name__) from error
+            with calls.worded(seconds, self._broken):
+                future.result(seconds)
         finally:
             self._running.discard(future)
 
@@ -159,7 +151,7 @@ class _Download:
             try:
                 for chunk in self._chunks(start, end):
                     if len(chunk) > end - start:
-                        raise LoadFailed(f"{self._wanted.name!r} cannot be fetched: the store answers no ranges")
+                        raise calls.unranged(self._wanted.name)
                     file.write(chunk)
                     start += len(chunk)
             except self._broken as error:
@@ -169,7 +161,7 @@ class _Download:
             tries = 1 if start > before else tries + 1
             if tries == calls.TRIES:
                 raise broken
-            self._stopped.wait(calls.BACK_OFF * 2 ** (tries - 1) * (1 + random.random()))  # noqa: S311
+            self._stopped.wait(calls.pause(tries))
 
     def _chunks(self, start: int, end: int) -> Iterator[memoryview]:
         body = self._read(start, end)

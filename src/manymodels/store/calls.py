@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import hashlib
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,13 +56,8 @@ class Calls:
         future = asyncio.run_coroutine_threadsafe(asyncio.wait_for(call, seconds), self._loop)
         self._running.add(future)
         try:
-            return future.result()
-        except concurrent.futures.CancelledError as error:
-            raise ConnectionError("the server is stopping") from error
-        except asyncio.TimeoutError as error:
-            raise ConnectionError(f"no full answer within {seconds:g} s") from error
-        except self._broken as error:
-            raise ConnectionError(str(error) or type(error).__name__) from error
+            with worded(seconds, self._broken):
+                return future.result()
         finally:
             self._running.discard(future)
 
@@ -102,7 +98,7 @@ class Calls:
                 try:
                     async for chunk in read(start, end):
                         if len(chunk) > end - start:
-                            raise LoadFailed(f"{wanted.name!r} cannot be fetched: the store answers no ranges")
+                            raise unranged(wanted.name)
                         os.pwrite(file, chunk, start)
                         start += len(chunk)
                 except self._cut as error:
@@ -112,7 +108,34 @@ class Calls:
                 tries = 1 if start > before else tries + 1
                 if tries == TRIES:
                     raise broken
-                await asyncio.sleep(BACK_OFF * 2 ** (tries - 1) * (1 + random.random()))  # noqa: S311
+                await asyncio.sleep(pause(tries))
+
+
+@contextlib.contextmanager
+def worded(seconds: float, broken: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Turn how a request ends that is waited for without an answer into a `ConnectionError`.
+
+    :param seconds: that it had.
+    :param broken: how a connection ends that ends too early, or never begins.
+    """
+    try:
+        yield
+    except concurrent.futures.CancelledError as error:
+        raise ConnectionError("the server is stopping") from error
+    except (asyncio.TimeoutError, concurrent.futures.TimeoutError) as error:  # the built-in one from Python 3.11 on
+        raise ConnectionError(f"no full answer within {seconds:g} s") from error
+    except broken as error:
+        raise ConnectionError(str(error) or type(error).__name__) from error
+
+
+def pause(tries: int) -> float:
+    """Return the seconds before a part is asked for again that was asked for so often."""
+    return BACK_OFF * 2.0 ** (tries - 1) * (1 + random.random())  # noqa: S311
+
+
+def unranged(name: str) -> LoadFailed:
+    """Return the error for more bytes than a part has."""
+    return LoadFailed(f"{name!r} cannot be fetched: the store answers no ranges")
 
 
 def check_md5(path: Path, name: str, expected: str) -> None:
