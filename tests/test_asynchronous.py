@@ -512,19 +512,14 @@ async def test_what_is_damaged_in_the_queue_fails_and_the_rest_goes_on(
 
 @pytest.mark.anyio
 async def test_a_store_without_conditional_writes_is_asked_first(bucket: S3, exchange: Exchange) -> None:
-    client = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(session(exchange), exchange._files.loop))
     refused = {"Error": {"Code": "NotImplemented"}, "ResponseMetadata": {"HTTPStatusCode": 501}}
 
     def refuse(params: dict[str, Any], **_: Any) -> None:
         if "IfNoneMatch" in params:
             raise ClientError(refused, "PutObject")
 
-    client.meta.events.register("before-parameter-build.s3.PutObject", refuse)
+    exchange._client().meta.events.register("before-parameter-build.s3.PutObject", refuse)
     address = f"s3://{BUCKET}/unit/plain"
     assert await exchange.write(address, b"1", "text/plain", {}, replace=False)
     assert not await exchange.write(address, b"2", "text/plain", {}, replace=False)
     assert content(bucket, address) == b"1"
-
-
-async def session(exchange: Exchange) -> Any:
-    return await exchange._files.set_session()

@@ -89,5 +89,5 @@ def test_configure_sends_everything_to_standard_error(form: str, capsys: pytest.
 def test_where_credentials_were_found_is_not_said(capsys: pytest.CaptureFixture[str]) -> None:
     for level, said in (("info", 0), ("debug", 1)):
         configure(level, "text")
-        logging.getLogger("aiobotocore.credentials").info("Found credentials in environment variables.")
+        logging.getLogger("botocore.credentials").info("Found credentials in environment variables.")
         assert capsys.readouterr().err.count("Found credentials") == said

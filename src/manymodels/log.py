@@ -73,5 +73,4 @@ def configure(level: str, form: str) -> None:
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(level.upper())
     # Which says at `info`, for each client, where it found its credentials.
-    for name in ("botocore", "aiobotocore"):
-        logging.getLogger(name).setLevel(logging.WARNING if level.upper() == "INFO" else logging.NOTSET)
+    logging.getLogger("botocore").setLevel(logging.WARNING if level.upper() == "INFO" else logging.NOTSET)

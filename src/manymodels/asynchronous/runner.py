@@ -20,7 +20,7 @@ from ..server.tasks import Tasks
 from ..spool import release
 from .queue import Begun, Queue, Queued
 
-if TYPE_CHECKING:  # it needs the package s3fs, which is not always there
+if TYPE_CHECKING:  # it needs the package botocore, which is not always there
     from ..store.exchange import Exchange, Stated
     from .notices import Notices
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 from . import calls
 from .objects import Object
@@ -46,7 +46,7 @@ class Requests:
         """
         self._timeout = timeout
         self._broken = broken
-        self._running: set[Future[None]] = set()
+        self._running: set[Future[Any]] = set()
         self._at_a_time = threading.Semaphore(calls.AT_A_TIME)
 
     def run(self, call: Callable[[], T]) -> T:
@@ -54,9 +54,7 @@ class Requests:
 
         :raises ConnectionError: if the store is not reached, or does not answer in time.
         """
-        returned: list[T] = []
-        self._wait(lambda: returned.append(call()), 1, calls.ANSWER)
-        return returned[0]
+        return self._wait(begin(call), calls.ANSWER)
 
     def close(self) -> None:
         """End what is under way, which then fails."""
@@ -75,33 +73,37 @@ class Requests:
         if parts:
             download = _Download(wanted, path, read, self._broken, self._at_a_time)
             try:
-                self._wait(download.run, min(parts, calls.AT_A_TIME), self._timeout)
+                self._wait(download.begin(min(parts, calls.AT_A_TIME)), self._timeout)
             finally:
                 download.stop()
 
-    def _wait(self, call: Callable[[], None], count: int, seconds: float) -> None:
-        """Wait until a call has ended in so many threads, or has failed in one."""
-        future: Future[None] = Future()
-        left = iter(range(count - 1, -1, -1))
-
-        def run() -> None:
-            with contextlib.suppress(InvalidStateError):  # nobody waits any more
-                try:
-                    call()
-                except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
-                    future.set_exception(error)
-                else:
-                    if not next(left):
-                        future.set_result(None)
-
+    def _wait(self, future: Future[T], seconds: float) -> T:
         self._running.add(future)
         try:
-            for _ in range(count):
-                threading.Thread(target=run, name="store-request", daemon=True).start()
             with calls.worded(seconds, self._broken):
-                future.result(seconds)
+                return future.result(seconds)
         finally:
             self._running.discard(future)
+
+
+def begin(call: Callable[[], T]) -> Future[T]:
+    """Run a call in a thread of its own, for which the end of the process does not wait."""
+    future: Future[T] = Future()
+    _spawn(lambda: future.set_result(call()), future)
+    return future
+
+
+def _spawn(call: Callable[[], None], future: Future[Any]) -> None:
+    """Run a call in a thread; if it fails, that is what the future comes to."""
+
+    def run() -> None:
+        with contextlib.suppress(InvalidStateError):  # nobody waits any more
+            try:
+                call()
+            except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+                future.set_exception(error)
+
+    threading.Thread(target=run, name="store-request", daemon=True).start()
 
 
 class _Download:
@@ -126,7 +128,21 @@ class _Download:
         #: What is being read.
         self._bodies: set[Body] = set()
 
-    def run(self) -> None:
+    def begin(self, count: int) -> Future[None]:
+        """Fetch in so many threads; done once all have ended, or one has failed."""
+        future: Future[None] = Future()
+        left = iter(range(count - 1, -1, -1))
+
+        def run() -> None:
+            self._fetch()
+            if not next(left):
+                future.set_result(None)
+
+        for _ in range(count):
+            _spawn(run, future)
+        return future
+
+    def _fetch(self) -> None:
         """Fetch one part after the other, until none is left."""
         # Each thread opens the file itself: one that is left behind must not write into what has its number then.
         with self._path.open("r+b") as file:

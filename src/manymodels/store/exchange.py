@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
+from contextlib import closing
 from typing import Any, TypeVar, cast
 
-import aiohttp
-import s3fs
+import urllib3
 from botocore import exceptions
 
 from ..errors import LoadFailed, StoreUnavailable
 from ..invocation import Upload
 from ..spool import LARGE, SUPPORTED, Spool
-from . import calls
-from .s3 import BUSY, EXPIRED, UNKNOWN, status_of
+from .blocking import begin
+from .s3 import BUSY, EXPIRED, UNKNOWN, Client, status_of
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ ADDRESS = re.compile(r"s3://([^/]+)/(.+)", re.DOTALL)
 
 #: What is a fault of ours or of S3's, and may be otherwise later.
 _PASSING = BUSY | EXPIRED | UNKNOWN | {"ConditionalRequestConflict", "RequestTimeTooSkewed"}
-_BROKEN = (exceptions.BotoCoreError, aiohttp.ClientError, asyncio.TimeoutError, OSError)
+_BROKEN = (exceptions.BotoCoreError, urllib3.exceptions.HTTPError, asyncio.TimeoutError, OSError)
 
 
 class Stated:
@@ -51,8 +51,7 @@ class Exchange:
 
         :param timeout: seconds that reading or writing an object may take.
         """
-        config = {"connect_timeout": calls.CONNECT, "read_timeout": calls.READ, "max_pool_connections": 64}
-        self._files = s3fs.S3FileSystem(config_kwargs=config, skip_instance_cache=True)
+        self._client = Client()
         self._timeout = timeout
         #: Whether the store answers conditional writes; some that speak S3's protocol do not.
         self._conditional = True
@@ -60,12 +59,11 @@ class Exchange:
     async def state(self, address: str) -> Stated | None:
         """Return an object's size and notes; None if there is none."""
 
-        async def ask(client: Any, bucket: str, key: str) -> Any:
-            return await client.head_object(Bucket=bucket, Key=key)
+        def ask(client: Any, bucket: str, key: str) -> Any:
+            return client.head_object(Bucket=bucket, Key=key)
 
-        async def explain(client: Any, bucket: str, key: str) -> None:
-            reply = await client.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")
-            reply["Body"].close()
+        def explain(client: Any, bucket: str, key: str) -> None:
+            client.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")["Body"].close()
 
         try:
             reply = await self._ask(address, ask, "s3:GetObject", missing={"404"})
@@ -80,13 +78,13 @@ class Exchange:
         :raises LoadFailed: if it is another than was stated.
         """
 
-        async def ask(client: Any, bucket: str, key: str) -> Any:
-            reply = await client.get_object(Bucket=bucket, Key=key, IfMatch=stated.tag)
-            async with reply["Body"] as body:
+        def ask(client: Any, bucket: str, key: str) -> Any:
+            reply = client.get_object(Bucket=bucket, Key=key, IfMatch=stated.tag)
+            with closing(reply["Body"]) as body:
                 if stated.size < LARGE or not SUPPORTED:
-                    return await body.read()
+                    return body.read()
                 spool = Spool()
-                while piece := await body.read(PIECE):
+                while piece := body.read(PIECE):
                     spool.write(piece)
                 return spool.end()
 
@@ -101,8 +99,8 @@ class Exchange:
         """
         arguments: dict[str, Any] = {"Body": body, "ContentType": content_type, "Metadata": notes}
 
-        async def ask(client: Any, bucket: str, key: str) -> Any:
-            return await client.put_object(Bucket=bucket, Key=key, **arguments)
+        def ask(client: Any, bucket: str, key: str) -> Any:
+            return client.put_object(Bucket=bucket, Key=key, **arguments)
 
         if not replace and self._conditional:
             try:
@@ -119,24 +117,20 @@ class Exchange:
     async def _ask(
         self,
         address: str,
-        ask: Callable[[Any, str, str], Coroutine[Any, Any, T]],
+        ask: Callable[[Any, str, str], T],
         permission: str,
         missing: frozenset[str] | set[str] = frozenset(),
     ) -> T | None:
-        """Ask botocore's client, in the event loop that it lives in.
+        """Ask botocore's client, in a thread.
 
         :param missing: codes of answers for which None is returned.
         """
         match = ADDRESS.fullmatch(address)
         assert match is not None
-
-        async def run() -> T:
-            client = await self._files.set_session()
-            return await ask(client, match[1], match[2])
-
-        call = asyncio.run_coroutine_threadsafe(asyncio.wait_for(run(), self._timeout), self._files.loop)
+        bucket, key = match.groups()
+        call = asyncio.wrap_future(begin(lambda: ask(self._client(), bucket, key)))
         try:
-            return await asyncio.wrap_future(call)
+            return await asyncio.wait_for(call, self._timeout)
         except exceptions.ClientError as error:
             status = status_of(error)
             code = error.response["Error"].get("Code", "")

@@ -45,6 +45,26 @@ _BROKEN = (
 )
 
 
+class Client:
+    """botocore's client, which takes long to make: that is done when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: Any = None
+
+    def __call__(self) -> Any:
+        """Return it."""
+        with self._lock:
+            if self._made is None:
+                config = Config(
+                    connect_timeout=calls.CONNECT,
+                    read_timeout=calls.READ,
+                    max_pool_connections=calls.AT_A_TIME + 32,  # beside the parts, a look for each thread of the store
+                )
+                self._made = Session().create_client("s3", config=config)
+            return self._made
+
+
 class S3Objects:
     """The objects below ``s3://bucket/prefix``.
 
@@ -59,20 +79,7 @@ class S3Objects:
         self.url, self._bucket, self._prefix = split(url)
         self._requests = Requests(timeout, _BROKEN)
         self.close = self._requests.close
-        self._lock = threading.Lock()
-        self._made: Any = None
-
-    def _client(self) -> Any:
-        """Return botocore's client, which takes long to make."""
-        with self._lock:
-            if self._made is None:
-                config = Config(
-                    connect_timeout=calls.CONNECT,
-                    read_timeout=calls.READ,
-                    max_pool_connections=calls.AT_A_TIME + 32,  # beside the parts, a look for each thread of the store
-                )
-                self._made = Session().create_client("s3", config=config)
-            return self._made
+        self._client = Client()
 
     def head(self, name: str) -> Object | None:
         """Return the present version of an object; see `Objects.head`."""
