@@ -39,6 +39,11 @@ class Gate:
         """Let the model go on."""
         self._path.touch()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether models go on here."""
+        return self._path.exists()
+
     async def reached(self) -> None:
         """Wait until a model waits."""
         await until(lambda: self.was_reached, "the model waits")

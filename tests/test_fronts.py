@@ -189,7 +189,6 @@ def test_a_second_interrupt_does_not_wait(folder: Path, tmp_path: Path, count: s
             server.process.send_signal(signal.SIGINT)
             with contextlib.suppress(ConnectionError):
                 assert running.recv(1) == b""
-            (tmp_path / "gate").touch()
         assert server.process.wait(PATIENCE) == 0
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
-from pools import BINDING, Toys, ask, block, home, running, until
+from pools import BINDING, PATIENCE, Toys, ask, block, home, running, until
 
 from manymodels.errors import (
     InvocationTimeout,
@@ -318,6 +318,27 @@ async def test_what_does_not_end_when_the_server_stops_is_told(toys: Toys, monke
     for call in calls:
         with pytest.raises(WorkerDied, match="the server stopped before 'm' answered"):
             await call
+
+
+@both
+async def test_stopping_does_not_wait_for_what_nobody_waits_for(
+    toys: Toys, monkeypatch: pytest.MonkeyPatch, start_method: str
+) -> None:
+    monkeypatch.setattr(workers, "STOP_TIMEOUT", 10 * PATIENCE)
+    never = toys.gate("never")
+    async with running(workers=1, start_method=start_method) as pool:
+        await toys.load(pool, "m")
+        await toys.load(pool, "other")
+        gone: list[asyncio.Task[Any]] = [await block(pool, "m", never)]
+        gone.append(asyncio.create_task(toys.load(pool, "behind")))
+        await until(lambda: any(slot.control for slot in pool._fleet.shared), "the load is queued")
+        gone.append(asyncio.create_task(pool.unload("other")))
+        await until(lambda: len(pool._fleet.shared[0].control) > 1, "the unload, too")
+        for task in gone:
+            task.cancel()
+        await asyncio.gather(*gone, return_exceptions=True)
+        asyncio.get_running_loop().call_later(PATIENCE / 2, never.open)
+    assert not never.is_open
 
 
 @both

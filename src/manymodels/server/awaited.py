@@ -26,6 +26,11 @@ class Awaited:
     #: What is still to come of its answer, where that is streamed.
     stream: Stream | None = field(default=None, kw_only=True)
 
+    @property
+    def over(self) -> bool:
+        """Whether nobody waits for its answer any more, nor for the rest of it."""
+        return self.future.done() if self.stream is None else self.stream.ended
+
     def settle(self, outcome: Answer | Failure) -> None:
         """Hand over what the model answered, if it is still waited for."""
         if isinstance(outcome, Failure):

@@ -210,6 +210,12 @@ class Slot(asyncio.Protocol):
         """Whether nothing is running or waiting."""
         return not (self.sent or self.pending or self.control)
 
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for an answer or a load; an unload is done as well once the process has ended."""
+        loads = (job.done for job in itertools.chain(self.sent, self.control) if job.kind is Load)
+        return any(not call.over for call in self.waiting()) or any(done and not done.done() for done in loads)
+
     def submit(self, call: Call) -> None:
         """Queue an invocation; it is sent at once if the worker is idle."""
         calls = self.pending.get(call.resident)

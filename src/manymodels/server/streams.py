@@ -25,7 +25,8 @@ class Stream:
         #: Bytes that came and were not read, and that were read and not pulled.
         self._held = 0
         self._read = 0
-        self._ended = False
+        #: Whether all parts came, or no more are wanted.
+        self.ended = False
         self._error: ManyModelsError | None = None
         self._wanted: asyncio.Future[None] | None = None
         self._after: list[Callable[[ManyModelsError | None], None]] = []
@@ -37,7 +38,7 @@ class Stream:
 
         :raises LookupError: if the sender sends more than it was told to.
         """
-        if self._ended:
+        if self.ended:
             return  # it was sent before the sender was told to stop
         self._held += len(part)
         if self._held > WINDOW + PART:
@@ -47,9 +48,9 @@ class Stream:
 
     def finish(self, error: ManyModelsError | None = None) -> None:
         """Take note that all parts came, or why no more come."""
-        if self._ended:
+        if self.ended:
             return
-        self._ended = True
+        self.ended = True
         self._error = error
         self._wake()
         for callback in self._after:
@@ -63,14 +64,14 @@ class Stream:
 
     def after(self, callback: Callable[[ManyModelsError | None], None]) -> None:
         """Call back once it has ended, with the error if it broke off."""
-        if self._ended:
+        if self.ended:
             callback(self._error)
         else:
             self._after.append(callback)
 
     def close(self, error: ManyModelsError | None = None) -> bool:
         """End it, whatever is still to come; False if it had ended."""
-        if self._ended:
+        if self.ended:
             return False
         self._stop()
         self.finish(error)
@@ -81,7 +82,7 @@ class Stream:
 
         :raises ManyModelsError: after the last part, if it broke off.
         """
-        while not self._parts and not self._ended:
+        while not self._parts and not self.ended:
             self._wanted = asyncio.get_running_loop().create_future()
             await self._wanted
         parts, self._parts = self._parts, []
@@ -89,7 +90,7 @@ class Stream:
             raise self._error.again()
         self._read += self._held
         self._held = 0
-        if self._read >= WINDOW // 4 and not self._ended:
+        if self._read >= WINDOW // 4 and not self.ended:
             self._pull(self._read)
             self._read = 0
         return parts

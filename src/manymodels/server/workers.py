@@ -42,7 +42,7 @@ TICK = 0.05
 #: Bytes a worker may allocate beyond the budget: libraries imported late, and what a load or a
 #: prediction needs for a moment. A model within the budget must not meet the limit for runaways.
 HEADROOM = 128 << 20
-#: Seconds a worker has to end by itself when the server stops.
+#: Seconds that what somebody waits for has when the server stops, and workers to end by themselves.
 STOP_TIMEOUT = 10.0
 
 
@@ -77,12 +77,15 @@ class WorkerPool(Holder[Resident]):
         )
 
     async def stop(self) -> None:
-        """End the workers, once what they have to do is done or the time is up."""
+        """End the workers, once what somebody waits for is done or the time is up."""
         await self._environments.close()
         loop = asyncio.get_running_loop()
         end = loop.time() + STOP_TIMEOUT
-        while not all(slot.idle for slot in self._fleet.slots()) and loop.time() < end:  # noqa: ASYNC110 - at the end only
+        while any(slot.awaited for slot in self._fleet.slots()) and loop.time() < end:  # noqa: ASYNC110 - at the end only
             await asyncio.sleep(TICK)
+        for slot in self._fleet.slots():
+            if slot.sent:
+                self._fleet.end(slot, "was ended because nobody waits for what it does")
         await self._fleet.stop(max(end - loop.time(), TICK))
         for slot in self._fleet.slots():
             for call in slot.waiting():
