@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ import httpx
 import pytest
 from serving import FLOWER, Server, constant, script, serve, until, waits
 
+from manymodels.media import JSON
+
 CLIENTS = 16
 BUSY = """
 import time
@@ -23,6 +26,39 @@ def predict_fn(data, model):
     return [1]
 """
 
+#: Forks a process that ends as the request says, and answers with its exit code.
+FORKS = """
+import json, multiprocessing, os, sys, time
+
+def model_fn(model_dir):
+    return "model"
+
+def input_fn(body, content_type):
+    return json.loads(body)
+
+def predict_fn(data, model):
+    if data == "Process":
+        process = multiprocessing.get_context("fork").Process(target=len, args=("",))
+        process.start()
+        process.join()
+        return process.exitcode
+    pid = os.fork()
+    if not pid:
+        if data == "os._exit":
+            os._exit(0)
+        if data == "sys.exit":
+            sys.exit(0)
+        if data == "raise":
+            raise RuntimeError
+        while data != "return" and not os.path.exists(data):
+            time.sleep(0.01)
+        return "forked"
+    return pid if "/" in data else os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def output_fn(prediction, accept):
+    return json.dumps(prediction), "application/json"
+"""
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -30,6 +66,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(4):
         constant(root / f"m{number}" / "model.joblib", 1.0)
     script(root, "busy", BUSY)
+    script(root, "forks", FORKS)
     return root
 
 
@@ -100,6 +137,27 @@ def test_only_the_group_that_was_running_fails(running: Server, root: Path, tmp_
         gate.touch()
         assert [future.result().json() for future in behind] == [[1]] * 4
     assert worker not in map(str, running.workers(name))
+
+
+@pytest.mark.parametrize(
+    ("how", "code"), [("os._exit", 0), ("Process", 0), ("return", 1), ("sys.exit", 1), ("raise", 1)]
+)
+def test_a_process_that_a_model_forks_is_no_worker(running: Server, how: str, code: int) -> None:
+    for _ in range(2):
+        reply = running.invoke("forks", json.dumps(how), content_type=JSON)
+        assert (reply.status_code, reply.json()) == (200, code)
+    assert "broke the protocol" not in running.log()
+    if code:
+        until(lambda: "came back from its code" in running.log(), "its author is told")
+
+
+def test_a_worker_is_missed_though_what_its_model_forked_lives_on(running: Server, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    assert running.invoke("forks", json.dumps(str(gate)), content_type=JSON).status_code == 200
+    [old] = running.workers("forks")
+    os.kill(old, signal.SIGKILL)
+    until(lambda: old not in _holders(running, "forks"), "it is missed")
+    gate.touch()
 
 
 def test_the_zygote_may_die_too(running: Server) -> None:

@@ -123,6 +123,15 @@ class Worker:
                         return
         except (BrokenPipeError, ConnectionResetError):
             return  # the front is gone
+        except OSError:
+            if self._connection.fileno() >= 0:
+                raise
+            logger.warning("a process that a model forked came back from its code and is ended; it should os._exit()")
+            os._exit(1)
+
+    def disown(self) -> None:
+        """Close the connection in a process that a model forked: the front would take what it says for the worker's."""
+        self._connection.close()
 
     def _wait(self) -> bool:
         """Wait for the front, and do chores until it says something; False once it is gone."""
@@ -291,7 +300,9 @@ def run(connection: socket.socket, log: int, plugins: Plugins, config: WorkerCon
         Path("/proc/self/oom_score_adj").write_text("500")
     if config.memory and sys.platform == "linux":
         limit_memory(config.memory)
-    Worker(connection, plugins, config.settings).serve()
+    worker = Worker(connection, plugins, config.settings)
+    os.register_at_fork(after_in_child=worker.disown)
+    worker.serve()
 
 
 def limit_memory(allowance: int) -> None:
