@@ -38,9 +38,14 @@ FEATURES = 64
 BODY = str([[0.5] * FEATURES]).encode()
 ENV = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
 MOTO = """
-import logging, time
-from moto.server import ThreadedMotoServer
+import logging, sys, time
+from moto.server import DomainDispatcherApplication, ThreadedMotoServer
 logging.getLogger("werkzeug").setLevel(logging.WARNING)
+answer = DomainDispatcherApplication.__call__
+def late(*arguments):
+    time.sleep(float(sys.argv[1]) / 1e3)
+    return answer(*arguments)
+DomainDispatcherApplication.__call__ = late
 server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
 server.start()
 print("listening on http://%s:%d" % server.get_host_and_port(), flush=True)
@@ -121,8 +126,11 @@ def main() -> None:
     """Measure, and print medians in milliseconds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=25)
-    rounds = parser.parse_args().rounds
-    with tempfile.TemporaryDirectory() as folder, running([sys.executable, "-c", MOTO], {}) as port:
+    parser.add_argument("--latency", type=float, default=0, help="milliseconds before S3 begins an answer (0)")
+    given = parser.parse_args()
+    rounds = given.rounds
+    moto = [sys.executable, "-c", MOTO, str(given.latency)]
+    with tempfile.TemporaryDirectory() as folder, running(moto, {}) as port:
         endpoint = f"http://127.0.0.1:{port}"
         client = boto3.client(
             "s3",
