@@ -26,7 +26,7 @@ import numpy as np
 #: Seconds for what is under way at the end of a measurement.
 DRAIN = 10.0
 #: Seconds for a number of answers, after which those that came are what is measured.
-PATIENCE = 60.0
+PATIENCE = 180.0
 #: Seconds for one connection to be made.
 CONNECT = 10.0
 
