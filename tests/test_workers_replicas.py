@@ -128,3 +128,12 @@ async def test_a_copy_that_brings_nothing_is_let_go_of(toys: Toys, monkeypatch: 
             await until(lambda: pool.describe("hot").workers == (first,), "the copy is let go of")
             await asyncio.sleep(0.4)
             assert pool.describe("hot").workers == (first,)
+
+
+async def test_a_copy_that_brings_something_is_kept(toys: Toys) -> None:
+    async with running() as pool:
+        await toys.load(pool, "hot")
+        async with asked(pool, "hot") as pids:
+            await until(lambda: len(pids) == 2, "another worker answers too")
+            await asyncio.sleep(10 * replicas.WINDOW)
+            assert set(pool.describe("hot").workers) == pids, "it was judged meanwhile"

@@ -60,7 +60,9 @@ class Replicas:
         self._looked = now
         busy = {slot: slot.take_busy(now, window) for slot in self._fleet.shared}
         loads = {slot: sum(shares.values()) for slot, shares in busy.items()}
-        rates = {resident: self._rate(resident, window) for shares in busy.values() for resident in shares}
+        # Each once, however many workers were busy with it: its count begins anew.
+        asked = {resident for shares in busy.values() for resident in shares}
+        rates = {resident: self._rate(resident, window) for resident in asked}
         self._judge(rates, now)
         self._copy(busy, loads, rates)
         for resident, worth in list(self.copied.items()):
