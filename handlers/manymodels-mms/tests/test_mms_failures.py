@@ -140,6 +140,23 @@ async def test_a_process_that_ends_without_work_is_replaced(server: MmsServer, t
     await server.unload("m")
 
 
+async def test_a_model_is_kept_that_comes_back_after_its_callers_deadline(server: MmsServer, toys: Toys) -> None:
+    await server.load("m", toys.artifact("m"), BINDING)
+    os.kill(home(server, "m"), signal.SIGKILL)
+    await until(lambda: not server.describe("m").workers, "it is noticed")
+    gate = toys.gate()
+    toys.artifact("m", wait=str(gate))
+    with pytest.raises(InvocationTimeout, match=r"the invocation waits$"):
+        await ask(server, "m", 0.5)
+    await gate.reached()
+    gate.open()
+    await until(lambda: len(server.describe("m").workers) == 1, "it is loaded")
+    pid = home(server, "m")
+    toys.artifact("m")
+    assert (await ask(server, "m"))["pid"] == pid
+    await server.unload("m")
+
+
 async def test_a_caller_that_goes_away_disturbs_nobody(server: MmsServer, toys: Toys) -> None:
     await server.load("m", toys.artifact("m"), BINDING)
     pid, gate = home(server, "m"), toys.gate()

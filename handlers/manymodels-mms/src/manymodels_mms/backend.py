@@ -323,7 +323,12 @@ class MmsServer(Holder[Resident]):
         try:
             while calls := resident.take(self._settings.max_batch, int(self._settings.max_body)):
                 try:
-                    await self._exchange(resident, await self._run_of(resident, lane), calls)
+                    run = await self._run_of(resident, lane)
+                    # The model may have been loaded again for longer than somebody waits.
+                    now = asyncio.get_running_loop().time()
+                    calls = [call for call in calls if not call.future.done() and call.deadline > now]
+                    if calls:
+                        await self._exchange(resident, run, calls)
                 except ManyModelsError as error:
                     for call in calls:
                         call.fail(error)
