@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from pools import BINDING, OTHERS, PATIENCE, TOY, Toys, ended, until
 
 from manymodels.environments import Requirements
 from manymodels.errors import (
+    InternalFailure,
     InvocationTimeout,
     LoadFailed,
     ModelNotFound,
@@ -155,6 +157,17 @@ async def test_a_model_is_kept_that_comes_back_after_its_callers_deadline(server
     toys.artifact("m")
     assert (await ask(server, "m"))["pid"] == pid
     await server.unload("m")
+
+
+async def test_an_invocation_is_answered_when_its_model_cannot_be_loaded_again(toys: Toys) -> None:
+    async with running() as server:
+        await server.load("m", toys.artifact("m"), BINDING)
+        os.kill(home(server, "m"), signal.SIGKILL)
+        await until(lambda: not server.describe("m").workers, "it is noticed")
+        assert server._engine is not None
+        shutil.rmtree(server._engine.store)
+        with pytest.raises(InternalFailure, match="'m' cannot be asked; the server's log says why"):
+            await ask(server, "m")
 
 
 async def test_a_caller_that_goes_away_disturbs_nobody(server: MmsServer, toys: Toys) -> None:

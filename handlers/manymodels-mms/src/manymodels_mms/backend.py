@@ -18,6 +18,7 @@ import msgspec
 
 from manymodels.environments import Interpreter, Requirements
 from manymodels.errors import (
+    InternalFailure,
     LoadFailed,
     ManyModelsError,
     ModelNotFound,
@@ -336,6 +337,10 @@ class MmsServer(Holder[Resident]):
                     for call in calls:
                         call.fail(_stopped(resident))
                     raise
+                except Exception:
+                    logger.exception("cannot be asked", extra={"model": resident.name})
+                    for call in calls:
+                        call.fail(InternalFailure(f"{resident.name!r} cannot be asked; the server's log says why"))
         finally:
             lane.busy = False
 
@@ -410,7 +415,7 @@ class MmsServer(Holder[Resident]):
             self._conduct.failed_trial(resident.name, resident.version)
         return run.trying
 
-    def _on_exit(self, resident: Resident, run: Run, code: int) -> None:
+    def _on_exit(self, resident: Resident, run: Run, code: int | None) -> None:
         """Take note of a model process that ended."""
         if not run.exited.done():
             run.exited.set_result(code)

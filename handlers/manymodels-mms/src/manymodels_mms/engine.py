@@ -211,21 +211,21 @@ class Engine:
         else:
             await _in_thread(lambda: memory.end(memory.forked(self._below(name)), 0))
 
-    async def end(self, name: str, exited: asyncio.Future[int], *, grace: float) -> None:
+    async def end(self, name: str, exited: asyncio.Future[int | None], *, grace: float) -> None:
         """Wait until the processes of a model have ended, and end them after some seconds."""
         if self.zygote is None:
             await _in_thread(lambda: memory.end(self._below(name), grace))
             return
         await asyncio.wait({exited}, timeout=grace)
         if not exited.done():
-            self._kill(name)
+            self._kill(name, last=True)
             ends: set[asyncio.Future[Any]] = {exited, self.zygote.ended}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
 
-    def _kill(self, name: str) -> None:
+    def _kill(self, name: str, *, last: bool = False) -> None:
         assert self.zygote is not None
         with contextlib.suppress(OSError):  # it is gone, and the models with it
-            self.zygote.send(Kill(name))
+            self.zygote.send(Kill(name, last))
 
     def _below(self, name: str) -> list[psutil.Process]:
         assert self.guard is not None

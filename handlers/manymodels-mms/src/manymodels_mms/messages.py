@@ -107,14 +107,16 @@ class Kill(msgspec.Struct, tag="kill", array_like=True):
     """Front to zygote: end the process of a model."""
 
     model: str
+    #: Whether multi-model-server has let go of it: `Exited` comes in any case, even if there was no process.
+    last: bool = False
 
 
 class Exited(msgspec.Struct, tag="exited", array_like=True):
     """Zygote to front: the process of a model ended."""
 
     model: str
-    #: Exit code, or the negative number of the signal that ended it.
-    code: int
+    #: Exit code, or the negative number of the signal that ended it; None if it was never begun.
+    code: int | None
 
 
 class Tries(msgspec.Struct, tag="tries", array_like=True):

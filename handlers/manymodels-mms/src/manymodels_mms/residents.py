@@ -25,7 +25,7 @@ class Run:
     #: A new one for each life, so that what is late of an earlier one is never taken for it.
     name: str
     #: Done when its process ended, with the exit code; only where processes are forks of the zygote.
-    exited: asyncio.Future[int]
+    exited: asyncio.Future[int | None]
     #: Why it was ended, where we did it.
     ending: str | None = None
     pids: tuple[int, ...] = ()

@@ -94,10 +94,12 @@ class Zygote:
         data = self._control.recv(MESSAGE)
         if not data:
             return False
-        model = kill_decoder.decode(data).model
-        for child in self._alive():
-            if child.model == model:
-                os.kill(child.pid, signal.SIGKILL)
+        message = kill_decoder.decode(data)
+        children = [child for child in self._alive() if child.model == message.model]
+        for child in children:
+            os.kill(child.pid, signal.SIGKILL)
+        if message.last and not children:
+            self._control.send(encode(Exited(message.model, None)))
         return True
 
     def _answer(self, launcher: socket.socket) -> None:
