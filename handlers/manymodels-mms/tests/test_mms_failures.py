@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -168,6 +169,16 @@ async def test_an_invocation_is_answered_when_its_model_cannot_be_loaded_again(t
         shutil.rmtree(server._engine.store)
         with pytest.raises(InternalFailure, match="'m' cannot be asked; the server's log says why"):
             await ask(server, "m")
+
+
+async def test_the_deadline_that_is_named_is_the_clients(server: MmsServer, toys: Toys) -> None:
+    await server.load("m", toys.artifact("m"), BINDING)
+    gate = toys.gate()
+    invocation = Invocation(json.dumps({"wait": str(gate)}).encode(), deadline=time.monotonic() + 0.3)
+    with pytest.raises(InvocationTimeout, match=r"^'m' did not answer within 0.3 s: the invocation runs$"):
+        await server.invoke("m", invocation, PATIENCE)
+    gate.open()
+    await server.unload("m")
 
 
 async def test_a_caller_that_goes_away_disturbs_nobody(server: MmsServer, toys: Toys) -> None:

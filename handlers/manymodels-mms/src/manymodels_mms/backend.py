@@ -311,6 +311,7 @@ class MmsServer(Holder[Resident]):
         try:
             answer = await asyncio.wait_for(call.future, min(timeout, invocation.deadline - time.monotonic()))
         except asyncio.TimeoutError:
+            call.deadline = min(call.deadline, invocation.deadline)  # the client's, if that was sooner
             raise call.overdue(name, "runs" if call.began else "waits") from None
         finally:
             resident.waiting -= 1
