@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 from manymodels_mms.backend import MmsServer, create
+from manymodels_mms.messages import encode
 from pools import BINDING, OTHERS, PATIENCE, TOY, Toys, ended, until
 
 from manymodels.environments import Requirements
@@ -32,6 +33,7 @@ from manymodels.errors import (
     WorkerDied,
 )
 from manymodels.invocation import Invocation
+from manymodels.server.messages import Answered, Failure
 from manymodels.settings import load
 
 pytestmark = pytest.mark.anyio
@@ -178,6 +180,23 @@ async def test_the_deadline_that_is_named_is_the_clients(server: MmsServer, toys
     with pytest.raises(InvocationTimeout, match=r"^'m' did not answer within 0.3 s: the invocation runs$"):
         await server.invoke("m", invocation, PATIENCE)
     gate.open()
+    await server.unload("m")
+
+
+async def test_an_answer_that_is_no_text_is_none(
+    server: MmsServer, toys: Toys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await server.load("m", toys.artifact("m"), BINDING)
+    assert server._engine is not None
+
+    async def invoke(*_: object) -> bytes:
+        return encode(Answered(0, [Failure("kind", "text")])).replace(b"text", b"\xff\xff\xff\xff")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server._engine.api, "invoke", invoke)
+        with pytest.raises(WorkerDied):
+            await ask(server, "m")
+    assert (await ask(server, "m"))["model"] == "m"
     await server.unload("m")
 
 

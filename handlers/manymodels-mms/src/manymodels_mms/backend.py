@@ -360,7 +360,7 @@ class MmsServer(Holder[Resident]):
         except asyncio.TimeoutError:
             run.ending = "was ended because it ran past the deadline"
             await self._lost(resident, run)
-        except (Refused, msgspec.DecodeError) as error:
+        except (Refused, msgspec.DecodeError, UnicodeDecodeError) as error:
             logger.debug("multi-model-server: %s", error, extra={"model": resident.name})
             raise await self._lost(resident, run) from error
         except (aiohttp.ClientError, OSError) as error:
