@@ -25,6 +25,17 @@ def predict_fn(data, model): pass
 def output_fn(prediction, accept): return b"x" * SIZE, "text/plain"
 """
 
+#: Answers with the status it is sent, and a body that could be taken for the next answer; streamed, if it is negative.
+STATUS = """
+BODY = b"HTTP/1.1 200 OK\\r\\ncontent-length: 6\\r\\n\\r\\nforged"
+def model_fn(model_dir, context): pass
+def input_fn(body, content_type, context): return int(body)
+def predict_fn(data, model, context):
+    context.response_status = abs(data)
+    return data
+def output_fn(prediction, accept, context): return BODY if prediction > 0 else iter([BODY]), "text/plain"
+"""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -33,6 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     constant(folder / "store" / "five.joblib", 5.0)
     script(folder / "store", "large", LARGE)
     script(folder / "store", "waits", waits(folder / "gate"))
+    script(folder / "store", "status", STATUS)
     return folder
 
 
@@ -152,6 +164,18 @@ def test_the_head_alone(server: Server) -> None:
         while file.readline() != b"\r\n":
             pass
         assert read_reply(file).status == 200
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"), [(204, 204), (304, 304), (-204, 204), (100, 500), (-101, 500), (600, 500)]
+)
+def test_a_status_does_not_let_a_body_pass_for_the_next_answer(server: Server, asked: int, status: int) -> None:
+    body = str(asked).encode()
+    head = POST + TARGET_MODEL.encode() + b": status\r\nContent-Length: %d\r\n\r\n" % len(body)
+    first, second = server.exchange(head + body + FIVE + b"\r\n" + BODY, 2)
+    assert first.status == status
+    assert ("content-length" in first.headers) == (status == 500), "what has no body announces none"
+    assert (second.status, second.body) == (200, b"[5.0]")
 
 
 def test_stops_after_what_was_begun(folder: Path, tmp_path: Path) -> None:

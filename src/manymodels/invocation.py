@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 #: Most bytes of a part of a streamed answer.
 PART = 64 << 10
+#: Of an answer; with another, clients would wait for a second one, or not take it for HTTP.
+Status = Annotated[int, msgspec.Meta(ge=200, le=599)]
 
 
 class Upload(msgspec.Struct, array_like=True, frozen=True, weakref=True):
@@ -67,7 +69,7 @@ class Answer(msgspec.Struct, array_like=True):
 
     body: bytes
     content_type: str
-    status: int = 200
+    status: Status = 200
     headers: dict[str, str] = {}
     #: Seconds spent by stage (`queue`, `fetch`, `load`, `predict`), for Server-Timing.
     timings: dict[str, float] = {}

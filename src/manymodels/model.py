@@ -17,7 +17,7 @@ from .codecs import any_accept
 from .context import Context, ModelSettings
 from .errors import GoldenFailed, LoadFailed, ManyModelsError, OutOfMemory, PredictionFailed
 from .golden import Golden, GoldenResult
-from .invocation import Answer, Invocation, Parts, Streaming
+from .invocation import Answer, Invocation, Parts, Status, Streaming
 from .plugins import Binding, Plugins, Predict
 from .schema import encode
 from .trial import ORIGINAL, Predictor, compare
@@ -25,7 +25,7 @@ from .trial import ORIGINAL, Predictor, compare
 logger = logging.getLogger(__name__)
 
 #: Content type, status and headers of an answer.
-_head = msgspec.msgpack.Decoder(tuple[str, int, dict[str, str]])
+_head = msgspec.msgpack.Decoder(tuple[str, Status, dict[str, str]])
 
 
 class _Call(msgspec.Struct):
@@ -272,8 +272,14 @@ class Model:
             call.seconds += time.perf_counter() - start
         content_type = context.response_content_type or content_type
         status, headers = context.response_status, context.response_headers
-        if headers or type(status) is not int or type(content_type) is not str or not content_type.isascii():
-            # There and back: what a plugin set may be of any type, or text that cannot be sent.
+        if (
+            headers
+            or type(status) is not int
+            or status != 200
+            or type(content_type) is not str
+            or not content_type.isascii()
+        ):
+            # There and back: what a plugin set may be of any type, or out of range, or text that cannot be sent.
             content_type, status, headers = _head.decode(msgspec.msgpack.encode((content_type, status, headers)))
         body = body.encode() if isinstance(body, str) else bytes(body)
         timings = {"predict": call.seconds}

@@ -16,7 +16,7 @@ from ..errors import ManyModelsError
 from ..spool import LARGE as SPOOLED
 from ..spool import SUPPORTED, Spool, release
 from .codings import supported
-from .replies import Reply
+from .replies import BODILESS, Reply
 from .request import Ids, Request
 from .sigv4 import AccessKeys
 from .streaming import StreamedReply
@@ -294,7 +294,11 @@ class Connection(asyncio.Protocol):
         try:
             reply = await self._shared.answer(request)
             if isinstance(reply, StreamedReply):
-                await self._stream(reply)
+                if reply.status in BODILESS:
+                    reply.rest.close()
+                    reply = Reply(reply.status, b"", reply.head)
+                else:
+                    await self._stream(reply)
         except asyncio.CancelledError:  # the client went away, or the server does not wait any longer
             logger.debug("nobody waits for the answer", extra={"request_id": request.id})
             self.abort()
@@ -352,7 +356,7 @@ class Connection(asyncio.Protocol):
             return
         last = self._last and not self._waiting
         head = reply.encode(self._shared.date, close=last)
-        if head_only:
+        if head_only or reply.status in BODILESS:
             self._transport.write(head)
         elif len(reply.body) < LARGE:
             self._transport.write(head + reply.body)

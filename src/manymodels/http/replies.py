@@ -42,6 +42,10 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
+#: Statuses of replies that end with their headers, whatever these say of a body.
+BODILESS = (204, 304)
+
+
 class Reply(msgspec.Struct, array_like=True):
     """Status, headers and body, ready to be sent."""
 
@@ -69,7 +73,7 @@ class Reply(msgspec.Struct, array_like=True):
 
     def framing(self) -> str:
         """Return the header that says where the body ends."""
-        return f"content-length: {len(self.body)}\r\n"
+        return "" if self.status in BODILESS else f"content-length: {len(self.body)}\r\n"
 
     def encode(self, date: str, *, close: bool) -> bytes:
         """Return what stands before the body."""
