@@ -10,7 +10,7 @@ from threading import Event
 from typing import Any
 
 import pytest
-from serving import FLOWER, Server, archive, constant, serve, until, waits
+from serving import FLOWER, Server, archive, constant, script, serve, until, waits
 
 VERSION = "x-manymodels-artifact-version"
 
@@ -185,6 +185,39 @@ def test_a_model_is_replaced_under_load_without_an_error(alert: Server, root: Pa
     contents = len(set(versions.values()))
     assert contents > 2
     assert contents == len(versions) or kind == "folder"
+
+
+def test_a_folder_that_changes_while_it_is_loaded_is_loaded_again(tmp_path: Path) -> None:
+    """What was loaded is half old and half new, and the store is never asked again by itself."""
+    gate, root = tmp_path / "gate", tmp_path / "store"
+    source = f"""
+import os, time
+from pathlib import Path
+def model_fn(model_dir):
+    first = (Path(model_dir) / "first").read_text()
+    Path({str(gate)!r} + ".waiting").touch()
+    while not os.path.exists({str(gate)!r}):
+        time.sleep(0.01)
+    return first + (Path(model_dir) / "second").read_text()
+def predict_fn(data, model):
+    return [model]
+"""
+    name = script(root, "torn", source)
+    parts = [root / name / "first", root / name / "second"]
+    for part in parts:
+        part.write_text("old ")
+    with (
+        serve(tmp_path, root, "--workers", "1", "--store-refresh", "never") as server,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        first = threads.submit(server.predict, name)
+        until(gate.with_name("gate.waiting").exists, "it is being loaded")
+        for part in parts:
+            part.write_text("newer ")
+        gate.touch()
+        assert first.result() == ["old newer "]
+        until(lambda: server.predict(name) == ["newer newer "], "it is loaded again")
+        assert server.log().count("loaded model=") == 2
 
 
 def test_the_old_version_answers_what_it_was_asked(alert: Server, root: Path, tmp_path: Path) -> None:

@@ -334,8 +334,7 @@ class Endpoint(Measured):
             # There is no room for two versions, and the old one is always in use: then it leaves first.
             await self._evict(name, "replaced")
             description = await self._room.load(load)
-        now = time.monotonic()
-        timings.load = now - start
+        timings.load = time.monotonic() - start
         self._metrics.loaded(timings.load, timings.fetch)
         old = self._residents.remove(name, "replaced")
         if old is not None:
@@ -343,7 +342,8 @@ class Endpoint(Measured):
             if not old.in_use:
                 self._fetcher.release(old.path)
         opened.files = None  # it is the resident's to release
-        self._residents.add(found, path, description.bytes, description.load_seconds, self._fresh_until())
+        resident = self._residents.add(found, path, description.bytes, description.load_seconds, self._fresh_until())
+        self._fetcher.check(resident)
         logger.info(
             "loaded",
             extra={

@@ -20,6 +20,7 @@ from ..errors import LoadFailed, ManyModelsError, NotListed, StoreUnavailable
 from ..plugins import Binding, Plugins
 from ..settings import Settings
 from ..store import Found, Store
+from .residents import Resident
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -107,6 +108,18 @@ class Fetcher:
         """Take note that what was opened is not used any more."""
         with contextlib.suppress(RuntimeError):  # closed: all is released when the process ends
             self._threads.submit(self._store.cache.release, path)
+
+    def check(self, resident: Resident) -> None:
+        """Have the next request look again if a model that is served where it lies has changed while it was loaded."""
+        if not self._store.cache.holds(resident.path):
+            with contextlib.suppress(RuntimeError):  # closed: nothing more is asked
+                self._threads.submit(self._check, resident)
+
+    def _check(self, resident: Resident) -> None:
+        with contextlib.suppress(ManyModelsError):
+            if self._store.find(resident.name).version == resident.found.version:
+                return
+        resident.fresh_until = time.monotonic()
 
     async def frameworks(self) -> list[str] | None:
         """Return the plugins that a sample of the store needs; None, for all, where that says nothing."""

@@ -142,9 +142,13 @@ class DiskCache:
             whole.rename(self._file(key))
         return found, path
 
+    def holds(self, path: Path) -> bool:
+        """Say whether a folder is one that was got."""
+        return path.parent == self._contents
+
     def release(self, path: Path) -> None:
         """Take note that a folder that was got is not used any more; any other is left alone."""
-        if path.parent != self._contents:
+        if not self.holds(path):
             return
         with self._threads:
             uses = self._uses.pop(path.name) - 1
