@@ -19,7 +19,7 @@ USER = "X-Amzn-SageMaker-Custom-Attributes"
 NAMES: dict[str, Any] = {
     "versions": "{name}/{version}.joblib",
     "names": {
-        "churn-prod": "größe/4.joblib",
+        "churn-prod": "größe-Å/4.joblib",
         "churn": {"serve": {"churn@3": 1, "churn@4": 1}, "sticky": USER},
         "shadowed": {"serve": "churn@3", "shadow": {"model": "churn@4", "tolerance": 0.5}},
         "absent": "churn@9",
@@ -58,7 +58,7 @@ class Gated(Place):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gated]:
     folder = tmp_path_factory.mktemp("asynchronous")
-    for name, value in (("churn/3", 3.0), ("churn/4", 4.0), ("größe/4", 5.0)):
+    for name, value in (("churn/3", 3.0), ("churn/4", 4.0), ("größe-Å/4", 5.0)):
         constant(folder / "store" / f"{name}.joblib", value)
     for name in ("many", "few"):
         script(folder / "store", name, WRITES_DOWN.format(folder=str(folder), name=name))
@@ -80,7 +80,7 @@ def answered(place: Place, name: str, **members: Any) -> tuple[list[float], str 
 
 
 def test_a_name_is_answered_by_its_artifact(place: Gated) -> None:
-    assert answered(place, "churn-prod") == ([5.0], "gr%C3%B6%C3%9Fe/4.joblib")
+    assert answered(place, "churn-prod") == ([5.0], "gr%C3%B6%C3%9Fe-%C3%85/4.joblib")
     target = {"X-Amzn-SageMaker-Target-Model": "churn@3", "X-Amzn-SageMaker-Content-Type": "application/json"}
     reply = place.server.client.post("/endpoints/any/async-invocations", content=BODY, headers=target)
     answer = place.get(reply.headers["X-Amzn-SageMaker-OutputLocation"])

@@ -171,7 +171,8 @@ class AsyncInvocations:
         """Invoke the model as a client would."""
         request = self._request(queued, body)
         reply = await self._answer(request)
-        headers = dict(line.split(": ", 1) for line in reply.head.splitlines())
+        # By nothing else that ends a line: U+0085 is part of many a name that is UTF-8 in Latin-1.
+        headers = dict(line.split(": ", 1) for line in reply.head.removesuffix("\r\n").split("\r\n"))
         artifact = headers.get(RESOLVED)
         if reply.status < 300:
             return Outcome(reply.body, headers["content-type"], succeeded=True, artifact=artifact)
