@@ -523,3 +523,22 @@ async def test_a_store_without_conditional_writes_is_asked_first(bucket: S3, exc
     assert await exchange.write(address, b"1", "text/plain", {}, replace=False)
     assert not await exchange.write(address, b"2", "text/plain", {}, replace=False)
     assert content(bucket, address) == b"1"
+
+
+@pytest.mark.anyio
+async def test_notes_are_found_in_whatever_case_the_store_names_them(
+    bucket: S3, exchange: Exchange, tmp_path: Path
+) -> None:
+    wanted = queued("cased")
+    queue = Queue(tmp_path, 10)
+    await queue.add(wanted)
+    await queue.take()
+    await queue.close()
+    assert await exchange.write(wanted.output, b"first", "text/plain", {NOTE: wanted.id}, replace=False)
+
+    def capitalised(parsed: dict[str, Any], **_: Any) -> None:  # as servers in Go write all headers
+        parsed["Metadata"] = {name.title(): note for name, note in parsed.get("Metadata", {}).items()}
+
+    exchange._client().meta.events.register("after-call.s3.HeadObject", capitalised)
+    assert (await answered(tmp_path, exchange)).asked == []
+    assert content(bucket, wanted.failure) is None

@@ -37,7 +37,8 @@ class Stated:
         self.tag: str = reply["ETag"]
         self.content_type: str = reply.get("ContentType", "")
         #: What its writer noted with it, by names in lower case.
-        self.notes: dict[str, str] = reply.get("Metadata", {})
+        # Their case is lost on the way: HTTP has none, and some that speak S3's protocol answer with another.
+        self.notes: dict[str, str] = {name.lower(): note for name, note in reply.get("Metadata", {}).items()}
 
 
 class Exchange:
