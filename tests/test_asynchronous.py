@@ -29,7 +29,7 @@ from manymodels.asynchronous.notices import Notices
 from manymodels.asynchronous.queue import Begun
 from manymodels.asynchronous.runner import NOTE
 from manymodels.cli.parts import create_runner
-from manymodels.errors import BadMember, ManyModelsError, Overloaded, SettingsError
+from manymodels.errors import BadMember, LoadFailed, ManyModelsError, Overloaded, SettingsError
 from manymodels.invocation import Upload
 from manymodels.metrics.record import Metrics
 from manymodels.settings import load
@@ -542,3 +542,16 @@ async def test_notes_are_found_in_whatever_case_the_store_names_them(
     exchange._client().meta.events.register("after-call.s3.HeadObject", capitalised)
     assert (await answered(tmp_path, exchange)).asked == []
     assert content(bucket, wanted.failure) is None
+
+
+@pytest.mark.anyio
+async def test_who_may_not_list_a_bucket_is_told_what_to_allow(bucket: S3, exchange: Exchange) -> None:
+    denied = {"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+
+    def deny(**_: Any) -> None:  # as S3 does where there is no object
+        raise ClientError(denied, "GetObject")
+
+    for operation in ("HeadObject", "GetObject"):
+        exchange._client().meta.events.register(f"before-parameter-build.s3.{operation}", deny)
+    with pytest.raises(LoadFailed, match=r"\(AccessDenied\); allow s3:GetObject on it, and s3:ListBucket"):
+        await exchange.state(f"s3://{BUCKET}/unit/absent")

@@ -153,7 +153,9 @@ def _worded(address: str, status: int, code: str, permission: str) -> LoadFailed
     if status == 412:
         return LoadFailed(f"{address!r} was replaced while it was read")
     if status in (401, 403):
-        return LoadFailed(f"access to {address!r} is denied; allow {permission} on it to the server's credentials")
+        # S3 denies what is not there to who may not list the bucket: invocations that are begun again wait for that.
+        wanted = f"{permission} on it" + (", and s3:ListBucket on its bucket," if permission == "s3:GetObject" else "")
+        return LoadFailed(f"access to {address!r} is denied ({code}); allow {wanted} to the server's credentials")
     return LoadFailed(f"S3 answers {code} for {address!r}")
 
 
