@@ -40,6 +40,7 @@ def golden(answer: bytes, content_type: str) -> Golden:
         ("application/x-npy", npy([1.0]), npy([1.0 + 1e-12]), npy([2.0])),
         ("application/x-npy", npy([1.0]), npy([1.0]), b"no array"),
         ("image/png", b"\x89PNG", b"\x89PNG", b"\x89PNg"),
+        ("text/csv", b"a\n", b"a\n", b"a\rb\n"),
     ],
 )
 def test_answers_are_compared_as_values(content_type: str, answer: bytes, same: bytes, other: bytes) -> None:

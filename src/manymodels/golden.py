@@ -211,7 +211,7 @@ def _values(body: bytes, kind: str) -> Any:
             return [[_cell(cell) for cell in row] for row in csv.reader(io.StringIO(body.decode()))]
         if kind in (NPY, NPZ):
             return decode(body, kind)
-    except (ValueError, BadInput) as error:
+    except (ValueError, csv.Error, BadInput) as error:
         raise Disagreement(f"the answer is no {kind}: {error}") from error
     return body
 
