@@ -29,6 +29,7 @@ from manymodels.asynchronous.notices import Notices
 from manymodels.asynchronous.queue import Begun
 from manymodels.asynchronous.runner import NOTE
 from manymodels.cli.parts import create_runner
+from manymodels.endpoint import Topics
 from manymodels.errors import BadMember, LoadFailed, ManyModelsError, Overloaded, SettingsError
 from manymodels.invocation import Upload
 from manymodels.metrics.record import Metrics
@@ -555,3 +556,14 @@ async def test_who_may_not_list_a_bucket_is_told_what_to_allow(bucket: S3, excha
         exchange._client().meta.events.register(f"before-parameter-build.s3.{operation}", deny)
     with pytest.raises(LoadFailed, match=r"\(AccessDenied\); allow s3:GetObject on it, and s3:ListBucket"):
         await exchange.state(f"s3://{BUCKET}/unit/absent")
+
+
+@pytest.mark.anyio
+async def test_a_topic_without_a_region_keeps_no_invocation_in_the_queue(
+    bucket: S3, exchange: Exchange, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = "arn:aws:sns::000000000000:told"
+    topics = Topics(topic, topic, success_included=False, error_included=False)
+    told = queued("regionless", topics=topics)
+    assert (await answered(tmp_path, exchange, told)).asked == [told.id]
+    assert f"{topic} is not told" in caplog.text

@@ -48,7 +48,7 @@ class Notices:
         text = msgspec.json.encode(message(queued, outcome, region, included=included)).decode()
         try:
             await asyncio.get_running_loop().run_in_executor(self._threads, _publish, region, topic, text)
-        except (BotoCoreError, ClientError) as error:
+        except (BotoCoreError, ClientError, ValueError) as error:  # the last of a topic without a region
             logger.error("%s is not told: %s", topic, error, extra={"model": queued.model})
 
 
