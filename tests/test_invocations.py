@@ -241,6 +241,27 @@ def test_a_script_cannot_forge_headers(server: Server) -> None:
     assert reply.json() == body
 
 
+@pytest.mark.parametrize(
+    "content_type",
+    ["text/html", "Text/HTML; charset=utf-8", "application/xhtml+xml", "image/svg+xml", "text/xml", "application/xml"],
+)
+def test_an_answer_that_browsers_run_scripts_of_is_sandboxed(server: Server, content_type: str) -> None:
+    headers = {"Content-Security-Policy": "sandbox allow-scripts", "X-Content-Type-Options": "none", "X-Tag": "7"}
+    reply = server.invoke("echo", json.dumps({"type": content_type, "headers": headers}))
+    assert reply.headers["content-type"] == content_type
+    assert reply.headers.get_list("content-security-policy") == ["sandbox"]
+    assert reply.headers.get_list("x-content-type-options") == ["nosniff"]
+    assert reply.headers["x-tag"] == "7"
+
+
+def test_other_answers_are_not_sandboxed(server: Server) -> None:
+    for content_type in ("application/json", "text/plain", "text/csv", "application/vnd.openxmlformats"):
+        reply = server.invoke("echo", json.dumps({"type": content_type}))
+        assert reply.status_code == 200
+        assert "content-security-policy" not in reply.headers
+        assert "x-content-type-options" not in reply.headers
+
+
 # -- HTTP --
 
 

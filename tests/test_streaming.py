@@ -137,6 +137,16 @@ def test_plain_clients_get_chunks(server: Server, tmp_path: Path) -> None:
     assert server.predict("constant") == [7.0]
 
 
+def test_a_stream_that_browsers_run_scripts_of_is_sandboxed(server: Server, runtime: Any) -> None:
+    reply = server.invoke("steps", json.dumps({"steps": ["a", "b"], "type": "text/html"}))
+    assert reply.headers["transfer-encoding"] == "chunked"
+    assert reply.headers["content-security-policy"] == "sandbox"
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    events = stream(runtime, "a", "b", type="text/html")
+    assert list(parts(events)) == [b"a", b"b"]
+    assert "content-security-policy" not in events["ResponseMetadata"]["HTTPHeaders"]
+
+
 def test_a_client_of_http_1_0_gets_no_chunks(server: Server) -> None:
     body = json.dumps({"steps": ["a", "b"]})
     with server.connect() as sock, sock.makefile("rb") as file:

@@ -38,6 +38,10 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: Headers that are the server's to set, whatever a model's script says.
 _OWN = {"connection", "content-length", "content-type", "date", "keep-alive", "server", "te", "trailer"}
 _OWN |= {"transfer-encoding", "upgrade", ARTIFACT_VERSION, RESOLVED}
+#: Types that browsers run scripts of, in the line of the Content-Type, however it is written.
+_SCRIPTED = re.compile(r"[/+](?i:html|xml)")
+#: Headers of such answers: a model's are of the same origin as the server's own pages.
+_SANDBOX = {"content-security-policy": "sandbox", "x-content-type-options": "nosniff"}
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
@@ -100,9 +104,14 @@ def answer(result: Answer) -> Reply:
 
 
 def with_headers(reply: R, result: Answer) -> R:
-    """Add to a reply what the model set of its headers."""
+    """Add to a reply, which has its Content-Type alone yet, what the model set of its headers."""
+    own = _OWN
+    if _SCRIPTED.search(reply.head) is not None:
+        own = _OWN | _SANDBOX.keys()
+        for name, value in _SANDBOX.items():
+            reply.add(name, value)
     for name, value in result.headers.items():
-        if name.lower() not in _OWN and _TOKEN.fullmatch(name):
+        if name.lower() not in own and _TOKEN.fullmatch(name):
             reply.add(name, value)
     return told(reply, result)
 
