@@ -9,10 +9,11 @@ import signal
 from typing import Any
 
 import pytest
-from pools import BINDING, Toys, ask, block, ended, home, running, running_zygote, until
+from pools import BINDING, PATIENCE, Toys, ask, block, ended, home, running, running_zygote, until
 
 from manymodels.errors import InvocationTimeout, LoadFailed, ModelNotFound, ModelRefused, OutOfMemory, WorkerDied
 from manymodels.server import conduct
+from manymodels.server.messages import Dropped, frame
 from manymodels.server.workers import WorkerPool
 
 pytestmark = pytest.mark.anyio
@@ -282,6 +283,19 @@ async def test_a_model_that_writes_into_its_connection_is_ended(toys: Toys) -> N
         with pytest.raises(WorkerDied):
             await ask(pool, "m", garbage=64)
         assert (await ask(pool, "other"))["model"] == "other"
+
+
+async def test_a_worker_that_leaves_out_what_nobody_cancelled(toys: Toys) -> None:
+    async with running(workers=1) as pool:
+        await toys.load(pool, "m")
+        gate = toys.gate()
+        call = asyncio.ensure_future(ask(pool, "m", wait=str(gate)))
+        await gate.reached()
+        (slot,) = pool._fleet.shared
+        slot.data_received(frame([Dropped([slot.sent[0].number])]))
+        with pytest.raises(WorkerDied):
+            await asyncio.wait_for(call, PATIENCE)
+        assert (await ask(pool, "m"))["model"] == "m"
 
 
 async def test_models_of_a_dead_worker_keep_their_room(toys: Toys) -> None:

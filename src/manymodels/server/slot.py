@@ -311,6 +311,8 @@ class Slot(asyncio.Protocol):
     def _received(self, message: ToFront) -> None:
         if isinstance(message, Dropped):
             dropped = set(message.jobs)
+            if any(job.number in dropped and not job.moved for job in self.sent):
+                raise LookupError("a job was left out that nobody had cancelled")
             self.loading -= {job.resident for job in self.sent if job.kind is Load and job.number in dropped}
             self.sent = deque(job for job in self.sent if job.number not in dropped)
             return
