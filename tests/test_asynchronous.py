@@ -468,6 +468,19 @@ async def test_one_that_expired_is_not_begun(bucket: S3, exchange: Exchange, tmp
 
 
 @pytest.mark.anyio
+async def test_what_cannot_be_written_is_in_no_others_way_and_given_up_at_last(
+    exchange: Exchange, bucket: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("manymodels.asynchronous.runner.IN_HAND", 1)
+    now = time.time()
+    nowhere = [queued(name, expires=now + 6, output=f"s3://nowhere/{name}") for name in ("a", "b")]
+    good = queued("good", expires=now + 5)  # by then it has to be begun
+    assert (await answered(tmp_path, exchange, *nowhere, good)).asked == ["id-a", "id-b", "id-good"]
+    assert content(bucket, good.output) == b"good"
+    assert caplog.text.count("is given up, which expired: S3 answers NoSuchBucket for") == 2
+
+
+@pytest.mark.anyio
 async def test_what_cannot_be_answered_now_is_tried_again(bucket: S3, exchange: Exchange, tmp_path: Path) -> None:
     later = queued("later")
     assert (await answered(tmp_path, exchange, later)).asked == ["id-later"] * 2

@@ -73,7 +73,8 @@ class Runner:
         """Begin nothing yet.
 
         :param at_a_time: invocations that models run at a time.
-        :param max_input: bytes an input may have, and all that are in memory together.
+        :param max_input: bytes an input may have, and all that are in memory together; as many for answers that
+            cannot be written yet.
         """
         self._queue = queue
         self._exchange = exchange
@@ -84,6 +85,8 @@ class Runner:
         self._in_hand = asyncio.Semaphore(IN_HAND)
         self._held = 0
         self._let_go = asyncio.Condition()
+        #: Bytes of answers that wait to be written and are not in hand.
+        self._aside = 0
         self._added = asyncio.Event()
         self._tasks = Tasks("answering asynchronous invocations")
 
@@ -123,23 +126,29 @@ class Runner:
 
     async def _answer(self, begun: Begun) -> None:
         queued = begun.queued
+        place = contextlib.ExitStack()
+        place.callback(self._in_hand.release)
         try:
-            written = await self._found(queued) if begun.before else None
+            written = await self._found(queued, place) if begun.before else None
             if written is None:
                 outcome = self._damaged(begun) if begun.damage else await self._outcome(queued)
                 if outcome.passing and time.time() < queued.expires:
                     wait = _back_off(begun.before)
                     await self._firmly(lambda: self._queue.postpone(begun, wait))
                     return
-                written = await self._write(queued, outcome)
+                written = await self._write(queued, outcome, place)
             await self._notices.tell(queued, written)
             await self._firmly(lambda: self._queue.end(begun, remember=written.succeeded))
             self._metrics.async_ended["done" if written.succeeded else "failed"] += 1
+        except LoadFailed as error:
+            logger.error("an asynchronous answer is given up, which expired: %s", error, extra={"model": queued.model})
+            await self._firmly(lambda: self._queue.end(begun, remember=False))
+            self._metrics.async_ended["failed"] += 1
         except Exception:
             logger.exception("an asynchronous invocation is put off", extra={"model": queued.model})
             await self._firmly(lambda: self._queue.postpone(begun, BACK_OFF[1]))
         finally:
-            self._in_hand.release()
+            place.close()
             self._count()
 
     async def _outcome(self, queued: Queued) -> Outcome:
@@ -205,21 +214,24 @@ class Runner:
 
     # -- Outputs --
 
-    async def _found(self, queued: Queued) -> Outcome | None:
+    async def _found(self, queued: Queued, place: contextlib.ExitStack) -> Outcome | None:
         """Return what an invocation that was begun before came to, without its body; None if that is not there."""
         for address in (queued.output, queued.failure):
-            if (stated := await self._there(address, queued)) is not None:
+            if (stated := await self._there(address, queued, place)) is not None:
                 return Outcome(b"", stated.content_type, succeeded=address == queued.output)
         return None
 
-    async def _there(self, address: str, queued: Queued) -> Stated | None:
-        stated = await self._patiently(lambda: self._exchange.state(address))
+    async def _there(self, address: str, queued: Queued, place: contextlib.ExitStack, size: int = 0) -> Stated | None:
+        stated = await self._patiently(lambda: self._exchange.state(address), queued, place, size)
         return stated if stated is not None and stated.notes.get(NOTE) == queued.id else None
 
-    async def _write(self, queued: Queued, outcome: Outcome) -> Outcome:
-        """Write an outcome; return what is written, which is a failure if the answer's place is taken."""
+    async def _write(self, queued: Queued, outcome: Outcome, place: contextlib.ExitStack) -> Outcome:
+        """Write an outcome; return what is written, which is a failure if there is another object in its stead."""
         if outcome.succeeded:
-            if await self._create(queued, queued.output, outcome) or await self._there(queued.output, queued):
+            size = len(outcome.body)
+            if await self._create(queued, queued.output, outcome, place):
+                return outcome
+            if await self._there(queued.output, queued, place, size):
                 return outcome
             outcome = self._invoker.failed(
                 queued,
@@ -228,27 +240,47 @@ class Runner:
                     "choose another InferenceId, Filename or S3OutputPathExtension"
                 ),
             )
-        await self._create(queued, queued.failure, outcome, replace=True)
+        await self._create(queued, queued.failure, outcome, place, replace=True)
         return outcome
 
-    async def _create(self, queued: Queued, address: str, outcome: Outcome, *, replace: bool = False) -> bool:
+    async def _create(
+        self, queued: Queued, address: str, outcome: Outcome, place: contextlib.ExitStack, *, replace: bool = False
+    ) -> bool:
         notes = {NOTE: queued.id}
         if outcome.artifact is not None:
             notes[ARTIFACT] = quote(outcome.artifact, encoding="latin-1")
-        return await self._patiently(
-            lambda: self._exchange.write(address, outcome.body, outcome.content_type, notes, replace=replace)
-        )
 
-    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """Ask until it is answered: what has been predicted is not to be predicted again."""
+        def write() -> Awaitable[bool]:
+            return self._exchange.write(address, outcome.body, outcome.content_type, notes, replace=replace)
+
+        return await self._patiently(write, queued, place, len(outcome.body))
+
+    async def _patiently(
+        self, ask: Callable[[], Awaitable[T]], queued: Queued, place: contextlib.ExitStack, size: int
+    ) -> T:
+        """Ask until it is answered: what has been predicted is not to be predicted again.
+
+        :param place: that of the invocation among those in hand, which another gets if this one has to wait.
+        :param size: bytes that wait with it.
+        :raises LoadFailed: if it is refused still after the invocation has expired.
+        """
         tries = 0
         while True:
             try:
                 return await ask()
             except LoadFailed as error:
-                logger.error("an asynchronous answer cannot be written yet: %s", error)
+                if not isinstance(error, StoreUnavailable) and time.time() >= queued.expires:
+                    raise
+                logger.error("an asynchronous answer cannot be written yet: %s", error, extra={"model": queued.model})
+            if self._aside + size <= self._max_input:
+                place.close()
+                self._aside += size
+                place.callback(self._take_back, size)
             await asyncio.sleep(_back_off(tries))
             tries += 1
+
+    def _take_back(self, size: int) -> None:
+        self._aside -= size
 
     async def _firmly(self, write: Callable[[], Awaitable[T]]) -> T:
         """Write to the queue until that succeeds."""
