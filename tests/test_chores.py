@@ -96,6 +96,29 @@ def test_a_chore_waits_until_nothing_was_asked_for_some_time(chores: Chores, wor
     assert work.done == ["calm end"]
 
 
+def test_of_several_that_wait_for_calm_each_does(chores: Chores, work: Work, clock: Clock) -> None:
+    for name in ("a", "b"):
+        chores.add(name, lambda name=name: work.chore(name, 1), delay=1, quiet=1)  # type: ignore[misc]
+    clock.now += 1
+    assert chores.wait() == 0
+    chores.step()
+    chores.worked()
+    clock.now += 0.25 * REST
+    assert chores.wait() == 0, "what has begun goes on"
+    chores.step()
+    assert chores.wait() == 1 - 0.25 * REST, "the next waits until it is calm"
+    chores.add("c", lambda: work.chore("c", 0))
+    clock.now += QUIET
+    chores.worked()
+    clock.now += QUIET
+    run(chores)
+    assert work.done == ["a0", "a end", "c end"]
+    chores.hasten("b")
+    run(chores)
+    assert work.done == ["a0", "a end", "c end", "b0", "b end"]
+    assert chores.wait() is None
+
+
 def test_a_chore_of_one_step_can_be_asked_for_again_as_soon_as_it_is_done(chores: Chores) -> None:
     done: list[int] = []
 
