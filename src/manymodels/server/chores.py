@@ -28,8 +28,6 @@ class Chores:
         self._clock = clock
         #: Chores whose time has come, in order; the first may have begun.
         self._due: dict[Hashable, Chore | Iterator[None]] = {}
-        #: Of those, the ones that have not begun and wait for calm, and the seconds since the last job that this takes.
-        self._calm: dict[Hashable, float] = {}
         #: The others, and their times; what is no longer among the others is left in the heap until then.
         self._later: dict[Hashable, Chore] = {}
         self._times: list[tuple[float, int, Hashable, float]] = []
@@ -54,7 +52,6 @@ class Chores:
 
     def hasten(self, key: Hashable) -> None:
         """Let a chore begin now."""
-        self._calm.pop(key, None)
         if (chore := self._later.pop(key, None)) is not None:
             if not self._due:
                 self._waiting = self._clock()
@@ -64,7 +61,6 @@ class Chores:
         """Forget a chore."""
         self._later.pop(key, None)
         self._due.pop(key, None)
-        self._calm.pop(key, None)
 
     def worked(self) -> None:
         """Take note that a job was done: the worker is not idle."""
@@ -75,23 +71,20 @@ class Chores:
         """Return the seconds until there is a step to do; None if there are no chores."""
         now = self._clock()
         while self._times and (self._times[0][0] <= now or self._times[0][2] not in self._later):
-            _, number, key, quiet = heapq.heappop(self._times)
-            if key not in self._later:
-                continue
-            if now < (calm := self._worked + quiet):
+            due, number, key, quiet = heapq.heappop(self._times)
+            if key in self._later and now < (calm := self._worked + quiet):
                 heapq.heappush(self._times, (calm, number, key, quiet))
-                continue
-            self.hasten(key)
-            if quiet:
-                self._calm[key] = quiet
-        if len(self._due) > len(self._calm):
-            if not self._busy:
-                return 0.0
-            pause = min(self._worked + QUIET, self._waiting + PATIENCE)
-            return max(0.0, self._rest_until - now, pause - now)
-        waits = [max(0.0, self._worked + quiet - now) for quiet in self._calm.values()]
-        waits += [self._times[0][0] - now] if self._times else []
-        return min(waits, default=None)
+            elif quiet and self._due:  # one at a time: once that is done it may be calm no more
+                heapq.heappush(self._times, (due, number, key, quiet))
+                break
+            else:
+                self.hasten(key)
+        if not self._due:
+            return self._times[0][0] - now if self._times else None
+        if not self._busy:
+            return 0.0
+        pause = min(self._worked + QUIET, self._waiting + PATIENCE)
+        return max(0.0, self._rest_until - now, pause - now)
 
     def work(self, interrupted: Callable[[float], object]) -> None:
         """Do chores until there is something else to do, or none is left.
@@ -105,14 +98,12 @@ class Chores:
                 self.step()
 
     def step(self) -> None:
-        """Do one step of the first chore that is due; those that wait for calm come last."""
-        key = next((key for key in self._due if key not in self._calm), next(iter(self._due)))
-        chore = self._due[key]
+        """Do one step of the first chore that is due."""
+        key, chore = next(iter(self._due.items()))
         start = self._clock()
         self._busy = False
         try:
             if callable(chore):
-                self._calm.pop(key, None)
                 chore = self._due[key] = chore()
             next(chore)
         except StopIteration:
