@@ -528,17 +528,27 @@ def test_other_operations_are_named(aws: Aws) -> None:
         (b'{"ModelName": null}', "ValidationException"),
         (b'{"ModelName": "x", "PrimaryContainer": {"Image": "i", "Environment": null}}', "ValidationException"),
         (b"[" * 100_000, "SerializationException"),
+        (b'{"ModelName": "x", "Containers": ' + b"[" * 900 + b"]" * 900 + b"}", "SerializationException"),
         (b"\xff", "SerializationException"),
         (b"", "ValidationException"),
         (b"x" * (6 << 20) + b"x", "ValidationException"),
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_bodies_that_boto3_would_not_send(server: Server, body: bytes, code: str) -> None:
     reply = server.client.post("/", content=body, headers={"X-Amz-Target": "SageMaker.CreateModel"})
     assert (reply.status_code, reply.json()["__type"]) == (400, code)
     assert reply.json()["message"]
     assert reply.headers["content-type"] == "application/x-amz-json-1.1"
+
+
+@pytest.mark.parametrize("weight", [b"1e39", b"1" + b"0" * 400])
+def test_weights_are_floats_of_32_bits(server: Server, weight: bytes) -> None:
+    variant = b'[{"VariantName": "v", "ModelName": "m", "InitialVariantWeight": ' + weight + b"}]"
+    body = b'{"EndpointConfigName": "huge", "ProductionVariants": ' + variant + b"}"
+    reply = server.client.post("/", content=body, headers={"X-Amz-Target": "SageMaker.CreateEndpointConfig"})
+    assert (reply.status_code, reply.json()["__type"]) == (400, "SerializationException")
+    assert "initialVariantWeight is out of the range of a number" in reply.json()["message"]
 
 
 def test_browsers_get_the_page_of_the_server_where_boto3_sends_its_calls(server: Server) -> None:

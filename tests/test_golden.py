@@ -50,6 +50,12 @@ def test_answers_are_compared_as_values(content_type: str, answer: bytes, same: 
         asked.check(Answer(other, content_type))
 
 
+def test_answers_that_are_nested_too_deep_are_not_compared() -> None:
+    nested = b"[" * 900 + b"]" * 900
+    with pytest.raises(Disagreement, match="nested too deep"):
+        golden(nested, "application/json").check(Answer(nested, "application/json"))
+
+
 def test_another_status_or_type_is_another_answer() -> None:
     asked = golden(b"[1]", "application/json")
     with pytest.raises(Disagreement, match="status 201 instead of 200"):

@@ -53,7 +53,10 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True):
         given, _ = media_type(answer.content_type)
         if given != kind:
             raise Disagreement(f"Content-Type {given} instead of {kind}")
-        return difference(_values(self.answer, kind), _values(answer.body, kind), self.tolerance)
+        try:
+            return difference(_values(self.answer, kind), _values(answer.body, kind), self.tolerance)
+        except RecursionError as error:
+            raise Disagreement("the answer is nested too deep to be compared") from error
 
 
 class GoldenResult(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -36,12 +37,15 @@ class Shapes:
         """Return a request without members that are null, or refuse it as the service would.
 
         :param operation: one that the service has.
-        :raises BadJson: if a value is of another type than its member.
+        :raises BadJson: if a value is of another type than its member, or out of its range.
         :raises Failure: that lists what is missing, too long or not in the pattern.
         """
         shape = self._service.operation_model(operation).input_shape
-        content = _without_nulls(content)
-        found = list(_violations(shape, content, ""))
+        try:
+            content = _without_nulls(content)
+            found = list(_violations(shape, content, ""))
+        except RecursionError as error:
+            raise BadJson("the body is nested too deep") from error
         if found:
             plural = "" if len(found) == 1 else "s"
             raise Failure(f"{len(found)} validation error{plural} detected: {'; '.join(found[:MOST])}")
@@ -72,7 +76,9 @@ def _violations(shape: Any, value: Any, path: str) -> Iterator[str]:
             yield from _violations(shape.value, item, f"{path}.{key[:100]}.member")
     elif kind == "string":
         yield from _of_string(shape, value, path)
-    elif kind in ("integer", "long", "float", "double"):
+    elif kind in _LARGEST:
+        if abs(value) > _LARGEST[kind]:
+            raise BadJson(f"{path} is out of the range of {name}")
         yield from _out_of_range(shape, value, value, path, "value")
 
 
@@ -120,6 +126,8 @@ def _matcher(pattern: str) -> Callable[[str], Any]:
     return re.compile(pattern).fullmatch
 
 
+#: A float has 32 bits in the services that this is the model of, as in Java.
+_LARGEST = {"integer": 2**31 - 1, "long": 2**63 - 1, "float": 3.4028234663852886e38, "double": sys.float_info.max}
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "structure": ((dict,), "an object"),
     "map": ((dict,), "an object"),
