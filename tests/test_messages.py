@@ -41,7 +41,12 @@ NUMBER = st.integers(0, 2**53)
 HEADERS = st.dictionaries(TEXT, TEXT, max_size=3)
 INVOCATION = st.builds(Invocation, st.binary(max_size=50), st.none() | TEXT, st.none() | TEXT, HEADERS, TEXT)
 ANSWER = st.builds(
-    Answer, st.binary(max_size=50), TEXT, NUMBER, HEADERS, st.dictionaries(TEXT, st.floats(0, 9), max_size=2)
+    Answer,
+    st.binary(max_size=50),
+    TEXT,
+    st.integers(200, 599),
+    HEADERS,
+    st.dictionaries(TEXT, st.floats(0, 9), max_size=2),
 )
 FAILURE = st.builds(Failure, st.sampled_from(sorted(BY_NAME)), TEXT)
 TO_WORKER = st.one_of(

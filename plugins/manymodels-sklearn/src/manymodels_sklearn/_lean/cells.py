@@ -15,6 +15,11 @@ Array = np.ndarray[Any, Any]
 NUMBERS = frozenset({bool, int, float})
 
 
+@np.errstate(over="ignore")  # of finite numbers as well, which NumPy would warn of
+def _square(flat: Array) -> Any:
+    return flat.dot(flat)
+
+
 def numbers(table: Array) -> Array:
     """Return a table as float64, NaN allowed.
 
@@ -27,7 +32,7 @@ def numbers(table: Array) -> Array:
         table = np.array(cells, np.float64).reshape(table.shape)
     # One product says that all is well, three times as fast as np.isinf; NaN and squares beyond float64 take longer.
     flat = table.ravel()
-    if not math.isfinite(flat.dot(flat)) and np.isinf(flat).any():
+    if not math.isfinite(_square(flat)) and np.isinf(flat).any():
         raise LeftToOriginal("infinity")
     return table
 
@@ -39,7 +44,7 @@ def finite(table: Array) -> Array:
     """
     if table.dtype == np.float64:
         flat = table.ravel()
-        if math.isfinite(flat.dot(flat)):  # as in `numbers`, and of NaN as well
+        if math.isfinite(_square(flat)):  # as in `numbers`, and of NaN as well
             return table
     table = numbers(table)
     if np.isnan(table).any():
@@ -63,7 +68,7 @@ def as_in_frame(block: Array) -> Array:
             return block
         block = np.array(cells, np.float64).reshape(block.shape)
     flat = block.ravel()
-    if not math.isfinite(flat.dot(flat)) and np.isnan(block).all(axis=0).any():
+    if not math.isfinite(_square(flat)) and np.isnan(block).all(axis=0).any():
         return block.astype(object)
     return block
 
