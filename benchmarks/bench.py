@@ -104,9 +104,7 @@ class Bench:
         self._primed.update(model.name for model in new)
         plan = self.plan(running, new, min(PRIMERS, len(new) * rows), rows=rows)
         plan.warm, plan.seconds, plan.counted = 0, len(plan.questions), True
-        outcome = require(Load(plan).outcome())
-        if outcome.good < len(plan.questions):
-            raise RuntimeError(f"only {outcome.good} of {len(plan.questions)} answers came in time")
+        require(Load(plan).outcome(), len(plan.questions))
         time.sleep(0.5 + 0.003 * len(new))
 
     def plan(self, running: Running, models: Sequence[Model], connections: int, rows: int = ROWS) -> Plan:
@@ -122,12 +120,15 @@ class Bench:
         return asdict(Load(self.plan(running, models, connections, rows)).outcome())
 
 
-def require(outcome: Outcome) -> Outcome:
+def require(outcome: Outcome, count: int = 0) -> Outcome:
     """Return an outcome in which all was answered rightly.
 
+    :param count: answers that there have to be at least.
     :raises RuntimeError: otherwise.
     """
     if outcome.wrong or outcome.refused or outcome.failed:
         counts = f"{outcome.wrong} wrong, {outcome.refused} refused, {outcome.failed} lost of {outcome.good} more"
         raise RuntimeError(f"{counts}: {outcome.first_problem}")
+    if outcome.good < count:
+        raise RuntimeError(f"only {outcome.good} of {count} answers came in time")
     return outcome
