@@ -44,8 +44,6 @@ _SCRIPTED = re.compile(r"[/+](?i:html|xml)")
 _SANDBOX = {"content-security-policy": "sandbox", "x-content-type-options": "nosniff"}
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]+")
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
-
-
 #: Statuses of replies that end with their headers, whatever these say of a body.
 BODILESS = (204, 304)
 

@@ -129,10 +129,6 @@ class Worker:
             logger.warning("a process that a model forked came back from its code and is ended; it should os._exit()")
             os._exit(1)
 
-    def disown(self) -> None:
-        """Close the connection in a process that a model forked: the front would take what it says for the worker's."""
-        self._connection.close()
-
     def _wait(self) -> bool:
         """Wait for the front, and do chores until it says something; False once it is gone."""
         self._chores.work(lambda seconds: self._poll.poll(seconds * 1000))
@@ -300,9 +296,9 @@ def run(connection: socket.socket, log: int, plugins: Plugins, config: WorkerCon
         Path("/proc/self/oom_score_adj").write_text("500")
     if config.memory and sys.platform == "linux":
         limit_memory(config.memory)
-    worker = Worker(connection, plugins, config.settings)
-    os.register_at_fork(after_in_child=worker.disown)
-    worker.serve()
+    # Of what a model forks: the front would take what that says for the worker's.
+    os.register_at_fork(after_in_child=connection.close)
+    Worker(connection, plugins, config.settings).serve()
 
 
 def limit_memory(allowance: int) -> None:
