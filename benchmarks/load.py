@@ -29,6 +29,8 @@ DRAIN = 10.0
 PATIENCE = 180.0
 #: Seconds for one connection to be made.
 CONNECT = 10.0
+#: Bytes read at a time.
+READ = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ class Generator:
         self.position = 0
         self.known: list[set[bytes]] = [set() for _ in plan.questions]
         self.paused: deque[tuple[float, _Connection]] = deque()
+        #: What is read goes through it: as many bytes for each reply would be mapped and unmapped each time.
+        self.read = memoryview(bytearray(READ))
         self.sending = True
         self.busy = 0
         self._reset()
@@ -141,13 +145,14 @@ class Generator:
         for number, _ in self.poll.poll(max(0.0, patience)):
             connection = self.connections[number]
             try:
-                data = connection.sock.recv(1 << 18)
+                count = connection.sock.recv_into(self.read)
             except OSError as error:
                 self._lost(connection, error)
                 continue
-            if not data:
+            if not count:
                 self._lost(connection, ConnectionError("closed"))
             else:
+                data = bytes(self.read[:count])
                 self._received(connection, connection.buffer + data if connection.buffer else data)
         while self.paused and self.paused[0][0] <= time.perf_counter():
             self._send(self.paused.popleft()[1])
@@ -203,6 +208,7 @@ class Generator:
     def _connect(self, connection: _Connection) -> None:
         connection.sent = time.perf_counter()
         connection.sock = socket.create_connection(("127.0.0.1", self.plan.port), timeout=CONNECT)
+        connection.sock.settimeout(None)  # with one, each call would look by another whether it may be made
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.question, connection.buffer = -1, b""
         self.connections[connection.sock.fileno()] = connection
