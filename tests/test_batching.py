@@ -79,6 +79,15 @@ def test_an_answer_with_other_rows_is_refused(prediction: Any) -> None:
         RowBatch().split(prediction, [1, 3])
 
 
+def test_outputs_as_many_as_rows_are_not_taken_for_rows() -> None:
+    outputs = [np.array([[0.1], [0.2]]), np.array([[0.3], [0.4]])]
+    for prediction in (outputs, tuple(outputs), [output.ravel() for output in outputs]):
+        with pytest.raises(ValueError, match="2 arrays of 2 rows"):
+            RowBatch().split(prediction, [1, 1])
+    rows = [np.array([0.1]), np.array([0.2])]
+    assert RowBatch().split(rows, [1, 1]) == [rows[:1], rows[1:]]
+
+
 def test_an_answer_without_rows_is_refused() -> None:
     with pytest.raises(TypeError):
         RowBatch().split(1.0, [1, 3])

@@ -49,10 +49,14 @@ class RowBatch:
         """Cut the prediction by rows.
 
         :raises ValueError: if it has another number of rows than the joined data, as some models'
-            answers (a transposed array, a single value) do.
+            answers (a transposed array, a single value) do; or may be an array for each of several outputs.
         """
-        if len(prediction) != sum(counts):
-            raise ValueError(f"the model answered {len(prediction)} rows to {sum(counts)}")
+        rows = sum(counts)
+        if len(prediction) != rows:
+            raise ValueError(f"the model answered {len(prediction)} rows to {rows}")
+        # Of as many outputs as rows, each has all requests' rows: shares of the list would be other requests' answers.
+        if isinstance(prediction, (list, tuple)) and {getattr(one, "shape", ())[:1] for one in prediction} == {(rows,)}:
+            raise ValueError(f"the model answered {rows} arrays of {rows} rows, one for each output or each row")
         shares = []
         start = 0
         for count in counts:

@@ -564,6 +564,23 @@ def test_rows_of_a_framework_are_joined_and_split(sklearn_model: Path) -> None:
     assert first.timings == third.timings, "they were one call"
 
 
+def test_probabilities_of_as_many_outputs_as_rows_stay_with_their_requests(tmp_path: Path) -> None:
+    import mlflow.sklearn
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.multioutput import MultiOutputClassifier
+
+    table = COLUMNS.to_numpy()
+    estimator = MultiOutputClassifier(LogisticRegression()).fit(table, np.column_stack([LABELS, LABELS[::-1]]))
+    mlflow.sklearn.save_model(estimator, tmp_path / "model", pyfunc_predict_fn="predict_proba")
+    model = load(tmp_path / "model")
+    requests = [Invocation(json.dumps({"inputs": row}).encode()) for row in ([[0.9, 2]], [[0.1, 1]])]
+    alone = [answer for request in requests for answer in model.invoke([request])]
+    joined = model.invoke(requests)
+    assert [answer.body for answer in joined if isinstance(answer, Answer)] == [
+        answer.body for answer in alone if isinstance(answer, Answer)
+    ]
+
+
 def test_functions_of_the_users_are_not_joined(save: Callable[..., Path]) -> None:
     model = load(save("return [len(model_input)]"))
     answers = model.invoke([Invocation(b'{"inputs": [[1], [2]]}'), Invocation(b'{"inputs": [[1]]}')])
