@@ -282,6 +282,25 @@ def test_categories_are_text_or_whole_numbers(categories: Model) -> None:
     assert ask(categories, (",".join(NAMES) + "\n" + lines).encode(), "text/csv") == want
 
 
+def test_long_numbers_are_other_categories_than_their_neighbours(tmp_path: Path) -> None:
+    """As float64, which they are beside fractions, those of one shop are those of another."""
+    shops = [2**53 + 1, 2**53 + 3]
+    rows = [[X[n, 0], shops[n % 2]] for n in range(80)]
+    model = catboost.CatBoostRegressor(**QUIET, cat_features=[1], one_hot_max_size=2).fit(
+        [[x, str(shop)] for x, shop in rows], [float(shop == shops[0]) for _, shop in rows]
+    )
+    save(model, tmp_path / "model.cbm")
+    served = load(tmp_path)
+    want = model.predict([[0.5, str(shop)] for shop in shops]).tolist()
+
+    assert want[0] != want[1]
+    assert ask(served, [[0.5, str(shop)] for shop in shops]) == want
+    assert ask(served, [[1, shop] for shop in shops]) == model.predict([[1.0, str(shop)] for shop in shops]).tolist()
+    for body, kind in ((b"[[0.5, 9007199254740993]]", "application/json"), (b"0.5,9007199254740993", "text/csv")):
+        with pytest.raises(BadInput, match=r"a category in column 2, .* may have lost digits; send it as text"):
+            ask(served, body, kind)
+
+
 @pytest.mark.parametrize(
     ("body", "content_type", "says"),
     [

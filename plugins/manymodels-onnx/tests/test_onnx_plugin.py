@@ -341,6 +341,28 @@ def test_values_are_cast_only_where_they_stay_what_they_are(columns: Model, age:
         ask(columns, [[age, city]])
 
 
+def test_long_integers_are_taken_to_the_last_digit_or_refused(tmp_path: Path, columns: Model) -> None:
+    long = 2**53 + 1
+    assert ask(columns, [[long, "Rome"]]) == {"same": [["Rome"]], "twice": [[2 * long]]}
+    assert ask(columns, [{"city": "Rome", "age": long}]) == {"same": [["Rome"]], "twice": [[2 * long]]}
+
+    (tmp_path / "two").mkdir()
+    outputs = [argument("same", "int64", ["n", 1]), argument("less", "float32", ["n", 1])]
+    two = load(
+        tmp_path / "two",
+        model(
+            [node("Identity", ["id"], "same"), node("Neg", ["x"], "less")],
+            [argument("id", "int64", ["n", 1]), argument("x", "float32", ["n", 1])],
+            outputs,
+        ),
+    )
+    assert ask(two, [[long, 1]]) == {"same": [[long]], "less": [[-1.0]]}
+    assert ask(two, {"inputs": {"id": [[long]], "x": [[0.5]]}}) == {"same": [[long]], "less": [[-0.5]]}
+    for body, kind in ((b"[[9007199254740993, 0.5]]", "application/json"), (b"9007199254740993,0.5", "text/csv")):
+        with pytest.raises(BadInput, match=r"'id' takes int64, .* may have lost digits; send \{\"inputs"):
+            ask(two, body, kind)
+
+
 def test_missing_and_huge_numbers_are_those_of_float32(tmp_path: Path) -> None:
     assert send(load(tmp_path, VALUES), [None, 1e300], accept="text/csv").body == b"nan\n-inf\n"
 

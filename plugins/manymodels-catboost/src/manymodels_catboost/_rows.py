@@ -10,6 +10,9 @@ import numpy as np
 from manymodels import codecs
 from manymodels.errors import BadInput
 
+#: From here on a whole number beside fractions, and so decoded as float64, may stand for another one.
+_EXACT = 2.0**53
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -64,6 +67,10 @@ def _cell(cell: Any, index: int, columns: Columns, row: int) -> Any:
     if isinstance(cell, float):
         if not cell.is_integer():
             raise BadInput(f"the model takes a category, text or a whole number, {where}")
+        if abs(cell) >= _EXACT:
+            raise BadInput(
+                f"the model takes a category {where}, a number that may have lost digits; send it as text, in JSON"
+            )
         return int(cell)
     return cell
 

@@ -13,6 +13,9 @@ from manymodels.errors import BadInput
 
 Feed = dict[str, npt.NDArray[Any]]
 
+#: From here on a whole number beside fractions, and so decoded as float64, may stand for another one.
+_EXACT = 2.0**53
+
 
 class Input(NamedTuple):
     """One input of a model."""
@@ -105,11 +108,16 @@ def _cast(array: npt.NDArray[Any], one: Input) -> npt.NDArray[Any]:
         for cell in array.ravel().tolist():
             if isinstance(cell, str):
                 raise BadInput(f"the input {one.name!r} takes numbers, got {cell[:40]!r}")
-        array = array.astype(np.float64)
+        array = np.array(array.tolist()).reshape(array.shape)  # integers as such, to the last digit
     with np.errstate(over="ignore", invalid="ignore"):
         cast = array.astype(one.dtype)
         if one.dtype.kind != "f" and not np.array_equal(cast, array):
             raise BadInput(f"the input {one.name!r} takes {one.dtype}, and a value sent is none")
+    if array.dtype.kind == "f" and one.dtype.kind in "iu" and (np.abs(array) >= _EXACT).any():
+        raise BadInput(
+            f"the input {one.name!r} takes {one.dtype}, and a number beside fractions may have lost digits; "
+            'send {"inputs": {...}} with an array for each input'
+        )
     return cast
 
 
