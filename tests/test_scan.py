@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import pickle
 import sys
 import tarfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,107 @@ def test_what_cannot_be_told_is_said(tmp_path: Path, content: bytes, said: str) 
     path.write_bytes(content)
     scanned = scan(path)
     assert said in (scanned.problem or "nothing")
+
+
+#: What follows it is bytes to those who do not pass over five of them, and a pickle to those who do.
+COVER = pickle.BINBYTES + (len(EVIL) + 1).to_bytes(4, "little")
+WRAPPED = WRAPPER + pickle.EMPTY_TUPLE + pickle.NEWOBJ
+RECONSTRUCTOR = text("copyreg") + text("_reconstructor") + pickle.STACK_GLOBAL
+
+
+def state(count: int, dtype: bytes = DTYPE, more: bytes = b"") -> bytes:
+    """Return the state of a placeholder of so many items, and BUILD."""
+    shape = pickle.BININT1 + bytes([count]) + pickle.TUPLE1
+    subclass = text("subclass") + text("numpy") + text("ndarray") + pickle.STACK_GLOBAL
+    members = text("shape") + shape + text("dtype") + dtype + text("order") + text("C") + subclass + more
+    return pickle.EMPTY_DICT + pickle.MARK + members + pickle.SETITEMS + pickle.BUILD
+
+
+def dtype(code: str, flags: int) -> bytes:
+    """Return one of numpy's own types, which is given other flags and keeps those it has."""
+    made = text("numpy") + text("dtype") + pickle.STACK_GLOBAL + text(code) + pickle.TUPLE1 + pickle.REDUCE
+    unset = pickle.BININT + (-1).to_bytes(4, "little", signed=True)
+    members = pickle.BININT1 + b"\x03" + text("|") + pickle.NONE * 3 + unset * 2 + pickle.BININT1 + bytes([flags])
+    return made + pickle.MARK + members + pickle.TUPLE + pickle.BUILD
+
+
+def framed(content: bytes) -> bytes:
+    return pickle.FRAME + len(content).to_bytes(8, "little") + content
+
+
+def made_anew() -> bytes:
+    """Return an array's place, by a class that has an __init__, so that _reconstructor makes one of it."""
+    path = text("sklearn.linear_model") + text("LinearRegression") + pickle.STACK_GLOBAL
+    return RECONSTRUCTOR + path + WRAPPER + pickle.NONE + pickle.TUPLE3 + pickle.REDUCE
+
+
+#: Files of which the unpickler reads on elsewhere than one would who takes their arrays for joblib's.
+HIDDEN = {
+    "made with keywords": WRAPPER + pickle.EMPTY_TUPLE + pickle.EMPTY_DICT + pickle.NEWOBJ_EX + state(5) + COVER,
+    "made by a function": text("copyreg")
+    + text("__newobj__")
+    + pickle.STACK_GLOBAL
+    + WRAPPER
+    + pickle.TUPLE1
+    + pickle.REDUCE
+    + state(5)
+    + COVER,
+    "made by a list's": pickle.MARK
+    + text("copyreg")
+    + text("__newobj__")
+    + pickle.STACK_GLOBAL
+    + WRAPPER
+    + pickle.OBJ
+    + state(5)
+    + COVER,
+    "not made": made_anew() + state(len(EVIL) + 1),
+    "read again": WRAPPED + pickle.MEMOIZE + state(5) + b"....." + pickle.BINGET + b"\x00" + pickle.BINPERSID + COVER,
+    "another key": WRAPPED
+    + state(
+        0,
+        more=text("numpy") + text("str_") + pickle.STACK_GLOBAL + text("shape") + pickle.TUPLE1 + pickle.REDUCE + SHAPE,
+    )
+    + COVER,
+    "a changed state": WRAPPED
+    + state(0)[: -len(pickle.BUILD)]
+    + pickle.MEMOIZE
+    + text("operator")
+    + text("setitem")
+    + pickle.STACK_GLOBAL
+    + pickle.BINGET
+    + b"\x00"
+    + text("shape")
+    + SHAPE
+    + pickle.TUPLE3
+    + pickle.REDUCE
+    + pickle.POP
+    + pickle.BUILD
+    + COVER,
+    "no objects": WRAPPED + state(5, dtype("u1", 1)) + COVER,
+    "objects": WRAPPED + state(10, dtype("O", 0)),
+    "within a frame": framed(WRAPPED + state(len(EVIL) + 1) + EVIL + pickle.POP),
+    # The unpickler drops the two bytes, and reads that nothing follows.
+    "across a frame": framed(pickle.BINBYTES + (len(EVIL) + 3).to_bytes(2, "little")) + bytes(4),
+    "a frame in a frame": framed(
+        pickle.FRAME + (len(EVIL) + 1).to_bytes(8, "little") + pickle.SHORT_BINBYTES + bytes([len(EVIL) + 1])
+    ),
+}
+
+
+@pytest.mark.parametrize("start", HIDDEN.values(), ids=HIDDEN)
+def test_who_hides_an_import_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: bytes) -> None:
+    path = tmp_path / "m.pkl"
+    path.write_bytes(START + start + EVIL + b"." + b"." * 100)
+    with contextlib.suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what an estimator says that was not saved as one
+        names = imported(path, monkeypatch)
+    assert "os.system" in names
+    assert scan(path).problem is not None
+
+
+def test_an_import_that_is_changed_may_do_anything(tmp_path: Path) -> None:
+    (tmp_path / "m.pkl").write_bytes(START + RECONSTRUCTOR + pickle.EMPTY_DICT + pickle.BUILD + b".")
+    assert scan(tmp_path / "m.pkl").problem == "changes copyreg._reconstructor, which it imports"
 
 
 def test_an_import_behind_an_array_is_seen(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import lzma
 import math
 import pickletools
@@ -9,7 +10,7 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -98,6 +99,8 @@ class _Reader:
     def __init__(self, file: BinaryIO, limit: int) -> None:
         self._file = file
         self._left = limit
+        #: Bytes that were read.
+        self.place = 0
 
     def read(self, count: int) -> bytes:
         if count <= _CHUNK:
@@ -120,6 +123,7 @@ class _Reader:
             count -= len(part)
 
     def _spend(self, data: bytes) -> bytes:
+        self.place += len(data)
         self._left -= len(data)
         if self._left < 0:
             raise _Untold("is longer than what may be unpacked")
@@ -145,6 +149,20 @@ class _Import:
 class _Dict:
     #: Keys and values in turn.
     items: list[Any] = field(default_factory=list)
+    #: Whether there may be a second reference, by which it is changed unseen.
+    shared: bool = False
+
+
+class _Array(enum.Enum):
+    """What joblib puts into a pickle for an array whose bytes follow.
+
+    How many they are, and so where the pickle goes on, is known only if it is handled just as joblib does it.
+    """
+
+    CLASS = enum.auto()
+    #: The arguments by which old protocols have it made.
+    ARGUMENTS = enum.auto()
+    PLACEHOLDER = enum.auto()
 
 
 #: Whatever does not matter.
@@ -160,10 +178,13 @@ class _Machine:
         self._found = found
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        #: Where the frame ends that is open.
+        self._frame: int | None = None
 
     def run(self) -> None:
         """Follow one pickle to its end."""
         for opcode, argument, _ in pickletools.genops(self._reader):  # type: ignore[arg-type]
+            self._keep_frame(opcode.name, argument)
             name = opcode.name
             if (special := _SPECIAL.get(name)) is not None:
                 special(self, argument)
@@ -178,10 +199,28 @@ class _Machine:
                     argument if isinstance(argument, (str, int)) and len(opcode.stack_after) == 1 else _OTHER
                 )
 
-    def _replace(self, count: int, by: Any) -> None:
+    def _keep_frame(self, opcode: str, argument: Any) -> None:
+        """Refuse what crosses the end of a frame, or begins another within: an unpickler drops what it has of it."""
+        place = self._reader.place
+        if self._frame is not None and (opcode == "FRAME" or place > self._frame):
+            raise _Untold("has frames that do not fit")
+        if opcode == "FRAME":
+            self._frame = place + argument
+        if self._frame == place:
+            self._frame = None
+        elif opcode == "STOP" and self._frame is not None:
+            raise _Untold("has frames that do not fit")
+
+    def _take(self, count: int) -> list[Any]:
+        """Take the uppermost off the stack."""
         if len(self.stack) < count:
             raise IndexError("the stack is empty")
+        taken = self.stack[-count:]
         del self.stack[-count:]
+        return taken
+
+    def _replace(self, count: int, by: Any) -> None:
+        _check_no_array(self._take(count))
         self.stack.append(by)
 
     def _to_mark(self) -> list[Any]:
@@ -200,16 +239,16 @@ class _Machine:
         """GLOBAL: module and name with a space in between."""
         self.stack.append(self._imported(argument))
 
-    def _imported(self, argument: str) -> _Import:
+    def _imported(self, argument: str) -> _Import | _Array:
         if argument.count(" ") != 1:
             raise _Untold(f"imports by a name with spaces, {argument[:200]!r}")
         return self._import(argument.replace(" ", "."))
 
-    def _import(self, path: str) -> _Import:
+    def _import(self, path: str) -> _Import | _Array:
         if path != ARRAY and path.endswith("ArrayWrapper"):
             raise _Untold(f"has arrays behind {path}, as old versions of joblib wrote them")
         self._found.imports.append(path)
-        return _Import(path)
+        return _Array.CLASS if path == ARRAY else _Import(path)
 
     def import_named(self, _: Any) -> None:
         """STACK_GLOBAL."""
@@ -220,8 +259,8 @@ class _Machine:
 
     def instance(self, argument: Any) -> None:
         """INST: a class by its name, and its arguments from the mark on."""
-        arguments = tuple(self._to_mark())
-        self.stack.append(_Made(self._imported(argument).path, arguments))
+        arguments = _tuple(self._to_mark())
+        self.stack.append(_made(self._imported(argument), arguments))
 
     def extension(self, argument: Any) -> None:
         """EXT1 and the like."""
@@ -231,31 +270,39 @@ class _Machine:
 
     def call(self, _: Any) -> None:
         """REDUCE and NEWOBJ."""
-        function, arguments = self.stack[-2:]
-        self._replace(2, _Made(function.path if isinstance(function, _Import) else None, arguments))
+        self.stack.append(_made(*self._take(2)))
 
     def build(self, _: Any) -> None:
         """BUILD."""
-        made, state = self.stack[-2:]
+        made, state = self._take(2)
+        if made is _Array.PLACEHOLDER:
+            self._array(state)
+            made = _OTHER
+        _check_no_array([made, state])
+        if isinstance(made, _Import):
+            raise _Untold(f"changes {made.path}, which it imports")
         if isinstance(made, _Made):
             made.state = state
-        is_array = isinstance(made, _Made) and _is_array(made)
-        self._replace(2, _OTHER if is_array else made)
-        if is_array:
-            self._array(state)
+        self.stack.append(made)
 
     def _array(self, state: Any) -> None:
         """Pass over the bytes that joblib has put behind an array's placeholder; objects are a pickle of their own."""
-        items = state.items if isinstance(state, _Dict) and len(state.items) <= _ITEMS else []
-        members = {key: value for key, value in zip(items[::2], items[1::2], strict=True) if isinstance(key, str)}
+        known = isinstance(state, _Dict) and not state.shared and len(state.items) <= _ITEMS
+        items = state.items if known else []
+        members = dict(zip(items[::2], items[1::2], strict=True)) if all(type(key) is str for key in items[::2]) else {}
         shape, dtype = members.get("shape"), members.get("dtype")
         if not (isinstance(shape, tuple) and all(isinstance(size, int) and size >= 0 for size in shape)):
             raise _Untold("has an array of a shape that cannot be told")
+        if self._frame is not None:  # until its end, an unpickler goes on with the pickle
+            raise _Untold("has an array in the midst of a frame")
         size, objects = _item(dtype)
         if objects:
             _Machine(self._reader, self._found).run()
             return
-        if members.get("numpy_array_alignment_bytes") is not None:
+        alignment = members.get("numpy_array_alignment_bytes")
+        if not (alignment is None or isinstance(alignment, int)):
+            raise _Untold("has an array of an alignment that cannot be told")
+        if alignment is not None:
             self._reader.skip(self._reader.read(1)[0])
         self._reader.skip(math.prod(shape) * size)
 
@@ -265,16 +312,32 @@ class _Machine:
 
     def get(self, argument: Any) -> None:
         """GET and the like."""
-        self.stack.append(self.memo[argument])
+        self._again(self.memo[argument])
+
+    def duplicate(self, _: Any) -> None:
+        """DUP."""
+        self._again(self.stack[-1])
+
+    def _again(self, value: Any) -> None:
+        if value is not _Array.CLASS:
+            _check_no_array([value])
+        if isinstance(value, _Dict):
+            value.shared = True
+        self.stack.append(value)
+
+    def named(self, _: Any) -> None:
+        """PERSID and BINPERSID."""
+        raise _Untold("names an object that is not in the file")
 
     def set_item(self, _: Any) -> None:
         """SETITEM."""
-        target, key, value = self.stack[-3:]
-        self._replace(3, target)
-        self.set_items([key, value])
+        target, *item = self._take(3)
+        self.stack.append(target)
+        self.set_items(item)
 
     def set_items(self, items: list[Any]) -> None:
         """SETITEMS."""
+        _check_no_array(items)
         target = self.stack[-1]
         if isinstance(target, _Dict) and len(target.items) <= _ITEMS:
             target.items.extend(items)
@@ -284,20 +347,40 @@ class _Machine:
         self.stack.append(_Dict())
         self.set_items(items)
 
+    def collection(self, items: list[Any]) -> None:
+        """LIST and FROZENSET."""
+        _check_no_array(items)
+        self.stack.append(_OTHER)
+
     def tuple_of(self, count: int) -> None:
         """TUPLE1 and the like."""
-        if len(self.stack) < count:
-            raise IndexError("the stack is empty")
-        self._replace(count, tuple(self.stack[-count:]))
+        self.stack.append(_tuple(self._take(count)))
 
 
-def _is_array(made: _Made) -> bool:
-    """Say whether it is joblib's placeholder, also as old protocols make it."""
-    if made.by in ("copyreg._reconstructor", "copy_reg._reconstructor") and isinstance(made.arguments, tuple):
-        return any(isinstance(argument, _Import) and argument.path == ARRAY for argument in made.arguments)
-    if made.by == ARRAY and made.arguments != ():
+def _check_no_array(values: Sequence[Any]) -> None:
+    """Refuse to have an array's placeholder, or what makes one, where what becomes of it is not known."""
+    if any(isinstance(value, _Array) for value in values):
         raise _Untold("makes arrays in another way than joblib does")
-    return made.by == ARRAY
+
+
+def _tuple(values: Sequence[Any]) -> Any:
+    if values and values[0] is _Array.CLASS:
+        base = values[1] if len(values) == 3 and values[2] is None else None
+        if isinstance(base, _Import) and base.path in ("builtins.object", "__builtin__.object"):
+            return _Array.ARGUMENTS
+    _check_no_array(values)
+    return tuple(values)
+
+
+def _made(function: Any, arguments: Any) -> _Made | _Array:
+    """Return what a call makes."""
+    by = function.path if isinstance(function, _Import) else None
+    if (function is _Array.CLASS and arguments == ()) or (
+        by in ("copyreg._reconstructor", "copy_reg._reconstructor") and arguments is _Array.ARGUMENTS
+    ):
+        return _Array.PLACEHOLDER
+    _check_no_array([function, arguments])
+    return _Made(by, arguments)
 
 
 def _item(dtype: Any) -> tuple[int, bool]:
@@ -308,13 +391,15 @@ def _item(dtype: Any) -> tuple[int, bool]:
             plain = np.dtype(code)
             if state is None:
                 return plain.itemsize, plain.hasobject
-            # What the state says goes before the code: of which other type it is a part, its size, and flags, whose
-            # lowest says that it holds objects.
-            known = (
-                isinstance(state, tuple) and len(state) > 7 and state[2] is None and state[5] in (-1, plain.itemsize)
-            )
+            # What the state says goes before the code, unless the type is one of numpy's own, which do not change: of
+            # which other type it is a part, its size, and flags, whose lowest says that it holds objects. So the two
+            # have to agree; only records, which are some bytes by their code, may hold objects or not.
+            sizes = (plain.itemsize,) if code[0] in "SUV" else (-1, plain.itemsize)
+            known = isinstance(state, tuple) and len(state) > 7 and state[2] is None and state[5] in sizes
             if known and isinstance(state[7], int):
-                return plain.itemsize, bool(state[7] & 1)
+                objects = bool(state[7] & 1)
+                if objects == plain.hasobject or (code[0] == "V" and plain.itemsize):
+                    return plain.itemsize, objects
     raise _Untold("has an array of a type that cannot be told")
 
 
@@ -325,14 +410,14 @@ _SPECIAL: dict[str, Callable[[_Machine, Any], None]] = {
     **dict.fromkeys(("EXT1", "EXT2", "EXT4"), _Machine.extension),
     **dict.fromkeys(("REDUCE", "NEWOBJ"), _Machine.call),
     "NEWOBJ_EX": lambda machine, _: machine._replace(3, _OTHER),
+    **dict.fromkeys(("PERSID", "BINPERSID"), _Machine.named),
     "BUILD": _Machine.build,
     **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _Machine.put),
     "MEMOIZE": lambda machine, _: machine.put(len(machine.memo)),
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _Machine.get),
     "MARK": lambda machine, _: machine.stack.append(_MARK),
     "POP": lambda machine, _: machine.stack.pop(),
-    "DUP": lambda machine, _: machine.stack.append(machine.stack[-1]),
-    "PERSID": lambda machine, _: machine.stack.append(_OTHER),
+    "DUP": _Machine.duplicate,
     "NONE": lambda machine, _: machine.stack.append(None),
     "EMPTY_DICT": lambda machine, _: machine.stack.append(_Dict()),
     "EMPTY_TUPLE": lambda machine, _: machine.stack.append(()),
@@ -340,15 +425,13 @@ _SPECIAL: dict[str, Callable[[_Machine, Any], None]] = {
     "TUPLE2": lambda machine, _: machine.tuple_of(2),
     "TUPLE3": lambda machine, _: machine.tuple_of(3),
     "SETITEM": _Machine.set_item,
-    "APPEND": lambda machine, _: machine.stack.pop(),
+    "APPEND": lambda machine, _: _check_no_array([machine.stack.pop()]),
 }
 _TO_MARK: dict[str, Callable[[_Machine, list[Any]], None]] = {
-    "TUPLE": lambda machine, items: machine.stack.append(tuple(items)),
+    "TUPLE": lambda machine, items: machine.stack.append(_tuple(items)),
     "DICT": _Machine.dictionary,
     "SETITEMS": _Machine.set_items,
-    **dict.fromkeys(("LIST", "FROZENSET"), lambda machine, _: machine.stack.append(_OTHER)),
-    **dict.fromkeys(("APPENDS", "ADDITEMS", "POP_MARK"), lambda _machine, _items: None),
-    "OBJ": lambda machine, items: machine.stack.append(
-        _Made(items[0].path if isinstance(items[0], _Import) else None, tuple(items[1:]))
-    ),
+    **dict.fromkeys(("LIST", "FROZENSET"), _Machine.collection),
+    **dict.fromkeys(("APPENDS", "ADDITEMS", "POP_MARK"), lambda _machine, items: _check_no_array(items)),
+    "OBJ": lambda machine, items: machine.stack.append(_made(items[0], _tuple(items[1:]))),
 }
