@@ -220,7 +220,7 @@ class Endpoint(Measured):
         except BaseException:
             self._end(resident)
             raise
-        once_whole(answer, functools.partial(self._end, resident))
+        once_whole(answer, self._end, resident)
         return answer
 
     def _end(self, resident: Resident, _: object = None) -> None:

@@ -82,6 +82,8 @@ AGES = 64
 HALF_LIFE = 8
 #: How much of what was learned is kept each time the densities are computed anew.
 KEEP = 0.9
+#: What one use counts at most; then all counts begin small anew.
+MOST = 1e100
 #: Uses between that, at least; beyond, as many as there are models.
 LEARN = 500
 #: Models whose present age is counted each time, out of all.
@@ -115,6 +117,8 @@ class HitDensity:
         self._aged = 0.0
         self._again = [[0.0] * AGES for _ in range(KINDS)]
         self._never = [[0.0] * AGES for _ in range(KINDS)]
+        #: What one use counts: what was counted before weighs less by what is new weighing more.
+        self._one = 1.0
         #: Expected uses per time; until something is learned, the older the fewer.
         self._density = [[1.0 / end for end in _ENDS]] * KINDS
         #: When they are due to be computed anew; whether anybody has asked for them since they were; whether that
@@ -153,7 +157,7 @@ class HitDensity:
         self._past[model.name] = (model.used, model.heat, model.kind)
         if len(self._past) > max(REMEMBERED, self._resident):
             used, _, kind = self._past.pop(next(iter(self._past)))
-            self._never[kind][_age(self._uses - used)] += 1.0
+            self._never[kind][_age(self._uses - used)] += self._one
 
     def victims(self) -> Iterator[Candidate]:
         """Yield models that are not in use."""
@@ -192,7 +196,7 @@ class HitDensity:
 
     def _count(self, model: Candidate) -> None:
         uses = self._uses = self._uses + 1
-        self._again[model.kind][_age(uses - model.used)] += 1.0
+        self._again[model.kind][_age(uses - model.used)] += self._one
         self._aged += 1.0 / (HALF_LIFE * self._resident)
         # Heat is the logarithm of a decaying count, to which decay, the same for all, is not applied.
         heat = math.log2(1.0 + math.pow(2.0, max(model.heat - self._aged, -60.0)))
@@ -212,9 +216,10 @@ class HitDensity:
         # Models that still wait for their next use count with the age they have.
         waiting = [[0.0] * AGES for _ in range(KINDS)]
         step = self._resident // COUNTED + 1
+        one = self._one
         for queue in self._queues.values():
             for model in itertools.islice(queue, 0, None, step):
-                waiting[model.kind][_age(self._uses - model.used)] += step
+                waiting[model.kind][_age(self._uses - model.used)] += step * one
         density = []
         for again, never, wait in zip(self._again, self._never, waiting, strict=True):
             # From the oldest age down: the uses that models of this age or older had, and the time they took.
@@ -225,15 +230,18 @@ class HitDensity:
                 time += models * _WIDTHS[age] + ended * _WIDTHS[age] / 2
                 models += ended
                 uses += again[age]
-                row[age] = (uses + 1e-3) / (time + 1e-3 * _ENDS[age])
+                row[age] = (uses + 1e-3 * one) / (time + 1e-3 * one * _ENDS[age])
             density.append(row)
         self._density = density
         self._fade()
 
     def _fade(self) -> None:
-        """Let what was counted weigh less from now on."""
-        self._again = [[count * KEEP for count in row] for row in self._again]
-        self._never = [[count * KEEP for count in row] for row in self._never]
+        """Let what was counted weigh less than what is counted from now on."""
+        self._one /= KEEP
+        if self._one > MOST:
+            for counts in (self._again, self._never):
+                counts[:] = [[count / self._one for count in row] for row in counts]
+            self._one = 1.0
 
 
 def _free(queue: OrderedDict[Candidate, None]) -> Iterator[Candidate]:

@@ -134,7 +134,7 @@ def counted(invoke: F) -> F:
         except Exception as error:
             self._ended(label, start, None, error)
             raise
-        once_whole(answer, functools.partial(self._ended, label, start, answer))
+        once_whole(answer, self._ended, label, start, answer)
         return answer
 
     return cast("F", counting)

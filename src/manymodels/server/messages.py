@@ -183,7 +183,11 @@ class Memory(msgspec.Struct, tag="memory", array_like=True):
 
 
 ToWorker = Load | Unload | Run | Cancel | Pull | Stop
-ToFront = Loaded | Unloaded | Dropped | Begins | Part | Answered | Failed | Tries | Serves | Memory
+#: Of the job that was sent first of those not answered.
+OfJob = Loaded | Unloaded | Begins | Part | Answered | Failed
+#: Of no job.
+Notice = Dropped | Tries | Serves | Memory
+ToFront = OfJob | Notice
 
 _encoder = msgspec.msgpack.Encoder()
 to_worker_decoder: msgspec.msgpack.Decoder[list[ToWorker]] = msgspec.msgpack.Decoder(list[ToWorker])
@@ -223,19 +227,23 @@ class Frames(Generic[T]):
         :raises msgspec.DecodeError: if the other side does not speak this protocol.
         """
         buffer = self._buffer
-        buffer += data
+        if buffer:
+            buffer += data
         messages: list[T] = []
         start = 0
-        while len(buffer) - start >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(buffer, start)
-            if length > LIMIT:
-                raise msgspec.DecodeError(f"a frame of {length} bytes, more than {LIMIT}")
-            end = start + _LENGTH.size + length
-            if len(buffer) < end:
-                break
-            with memoryview(buffer) as view, view[start + _LENGTH.size : end] as content:
-                messages += self._decode(content)
-            start = end
-        if start:
+        with memoryview(buffer or data) as view:
+            size = len(view)
+            while size - start >= _LENGTH.size:
+                (length,) = _LENGTH.unpack_from(view, start)
+                if length > LIMIT:
+                    raise msgspec.DecodeError(f"a frame of {length} bytes, more than {LIMIT}")
+                end = start + _LENGTH.size + length
+                if size < end:
+                    break
+                messages += self._decode(view[start + _LENGTH.size : end])
+                start = end
+        if buffer:
             del buffer[:start]
+        else:
+            buffer += data[start:]
         return messages

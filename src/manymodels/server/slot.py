@@ -27,7 +27,8 @@ from .messages import (
     Frames,
     Load,
     Loaded,
-    Memory,
+    Notice,
+    OfJob,
     Part,
     Run,
     Serves,
@@ -309,23 +310,8 @@ class Slot(asyncio.Protocol):
                 call.began = self.began
 
     def _received(self, message: ToFront) -> None:
-        if isinstance(message, Dropped):
-            dropped = set(message.jobs)
-            if any(job.number in dropped and not job.moved for job in self.sent):
-                raise LookupError("a job was left out that nobody had cancelled")
-            self.loading -= {job.resident for job in self.sent if job.kind is Load and job.number in dropped}
-            self.sent = deque(job for job in self.sent if job.number not in dropped)
-            return
-        if isinstance(message, Tries):
-            self.tries = next((resident for resident in reversed(self.held) if resident.number == message.model), None)
-            return
-        if isinstance(message, Serves):
-            self.tries = None
-            self._owner.on_serves(self, message)
-            return
-        if isinstance(message, Memory):
-            self.private = message.private
-            self._owner.on_memory(self)
+        if isinstance(message, Notice):
+            self._noticed(message)
             return
         job = self.sent[0]
         if job.number != message.job or not _fits(message, job):
@@ -360,6 +346,22 @@ class Slot(asyncio.Protocol):
         else:
             self.bytes -= job.bytes
             job.finish()
+
+    def _noticed(self, message: Notice) -> None:
+        if isinstance(message, Dropped):
+            dropped = set(message.jobs)
+            if any(job.number in dropped and not job.moved for job in self.sent):
+                raise LookupError("a job was left out that nobody had cancelled")
+            self.loading -= {job.resident for job in self.sent if job.kind is Load and job.number in dropped}
+            self.sent = deque(job for job in self.sent if job.number not in dropped)
+        elif isinstance(message, Tries):
+            self.tries = next((resident for resident in reversed(self.held) if resident.number == message.model), None)
+        elif isinstance(message, Serves):
+            self.tries = None
+            self._owner.on_serves(self, message)
+        else:
+            self.private = message.private
+            self._owner.on_memory(self)
 
     def _hand_back(self, outcomes: Sequence[tuple[Call, Answer | Failure]], start: int = 0) -> None:
         """Hand over answers, some in each turn of the loop: a flood of them holds up other models otherwise."""
@@ -465,10 +467,10 @@ def _tell(transport: asyncio.Transport, message: ToWorker) -> None:
         transport.write(frame([message]))
 
 
-def _fits(message: ToFront, job: Job) -> bool:
+def _fits(message: OfJob, job: Job) -> bool:
     """Say whether a worker may answer a job like this."""
-    if isinstance(message, (Begins, Part)):
-        return job.kind is Run
     if isinstance(message, Answered):
         return job.kind is Run and len(message.outcomes) >= len(job.calls)
+    if isinstance(message, (Begins, Part)):
+        return job.kind is Run
     return isinstance(message, Failed) or job.kind is (Load if isinstance(message, Loaded) else Unload)

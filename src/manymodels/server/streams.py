@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
 
 from ..errors import ManyModelsError, PredictionFailed
@@ -102,12 +103,15 @@ class Streamed(Answer, kw_only=True):
     stream: Stream
 
 
-def once_whole(answer: Answer, callback: Callable[[ManyModelsError | None], None]) -> None:
-    """Call back once an answer has come to its end: at once, unless it is streamed."""
+def once_whole(answer: Answer, callback: Callable[..., None], *args: object) -> None:
+    """Call back once an answer has come to its end: at once, unless it is streamed.
+
+    :param args: passed before the error, or None, with which it ended.
+    """
     if isinstance(answer, Streamed):
-        answer.stream.after(callback)
+        answer.stream.after(functools.partial(callback, *args))
     else:
-        callback(None)
+        callback(*args, None)
 
 
 def discard(answer: object) -> None:

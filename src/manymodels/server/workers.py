@@ -7,7 +7,7 @@ import functools
 import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from ..errors import (
@@ -186,10 +186,10 @@ class WorkerPool(Holder[Resident]):
 
     # -- Invocations --
 
-    async def invoke(self, name: str, invocation: Invocation, timeout: float) -> Answer:
+    def invoke(self, name: str, invocation: Invocation, timeout: float) -> Coroutine[Any, Any, Answer]:
         """Answer one invocation."""
         call = self._call(self._invoked(name), invocation, time.monotonic() + timeout)
-        return await self._answer(call, self._submit)
+        return self._answer(call, self._submit)
 
     def _call(self, resident: Resident, invocation: Invocation, limit: float) -> Call:
         now = time.monotonic()
@@ -227,7 +227,7 @@ class WorkerPool(Holder[Resident]):
         answer.version = resident.version
         if answer.headers:
             sessions.note(call, answer)
-        once_whole(answer, functools.partial(self._over, resident))
+        once_whole(answer, self._over, resident)
         return answer
 
     def _over(self, resident: Resident, _: object = None) -> None:
