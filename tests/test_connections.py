@@ -140,6 +140,14 @@ def test_another_protocol_is_declined(server: Server) -> None:
     assert [(reply.status, reply.body) for reply in replies] == [(200, b"[5.0]")] * 2
 
 
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_a_connection_ends_as_it_is_asked_to_though_another_protocol_is_offered(server: Server, version: bytes) -> None:
+    head = FIVE.replace(b"HTTP/1.1", b"HTTP/" + version) + b"Connection: Upgrade, close\r\nUpgrade: h2c\r\n\r\n"
+    with server.connect() as sock, sock.makefile("rb") as file:
+        sock.sendall(head + BODY)
+        assert (read_reply(file).status, file.read()) == (200, b"")
+
+
 def test_a_proxys_form_of_a_path(server: Server) -> None:
     [reply] = server.exchange(FIVE.replace(b"/invocations", b"http://here:80/invocations?a=b") + b"\r\n" + BODY)
     assert reply.status == 200

@@ -141,8 +141,13 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade as upgrade:
             if self._last:
                 return b""
-            lines = [self._method() + b" " + self._url + b" HTTP/1.1"]
-            lines += [b": ".join(header) for header in self._headers if header[0] not in (b"connection", b"upgrade")]
+            version = self._parser.get_http_version().encode()
+            lines = [self._method() + b" " + self._url + b" HTTP/" + version]
+            for name, value in self._headers:
+                if name == b"connection":
+                    value = b",".join(token for token in value.split(b",") if token.strip().lower() != b"upgrade")
+                if name != b"upgrade":
+                    lines.append(name + b": " + value)
             self._parser = httptools.HttpRequestParser(self)
             return b"\r\n".join([*lines, b"", data[upgrade.args[0] :]])
         return b""
