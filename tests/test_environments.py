@@ -93,10 +93,17 @@ def test_places_are_refused(line: str, tmp_path: Path) -> None:
         lines(tmp_path, line)
 
 
-@pytest.mark.parametrize("line", ["./a.whl", "/a", "https://example.org/a.whl", "a==", "a b", "=1", "${HOME}", "a\0b"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("./a.whl", "/a", "https://example.org/a.whl", "a==", "a b", "=1", "${HOME}", "a\0b"),
+        *('a; python_version ~= "x"', "a; 'x' in extras", "a; 'x' < 'y'", f"a=={'9' * 5000}", f"a; {'(' * 5000}"),
+    ],
+)
 def test_what_is_no_requirement_is_refused(line: str, tmp_path: Path) -> None:
-    with pytest.raises(BadArtifact, match=r"line 1: .* is no name of a package with versions"):
+    with pytest.raises(BadArtifact, match=r"line 1: .* is no name of a package with versions") as refused:
         lines(tmp_path, line)
+    assert len(str(refused.value)) < 1000
 
 
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:

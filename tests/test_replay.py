@@ -63,8 +63,10 @@ def test_what_is_no_trace_is_refused(tmp_path: Path, line: str) -> None:
 
 
 def test_a_trace_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "trace.gz").write_bytes(gzip.compress(LINES.encode())[:-9])
-    for path in (tmp_path / "none", tmp_path / "trace.gz"):
+    whole = gzip.compress("".join(f"{n}\ta\n" for n in range(2000)).encode())
+    (tmp_path / "trace.gz").write_bytes(whole[:-9])
+    (tmp_path / "damaged.gz").write_bytes(whole[:99] + bytes(99) + whole[99:])
+    for path in (tmp_path / "none", tmp_path / "trace.gz", tmp_path / "damaged.gz"):
         with pytest.raises(SettingsError, match="cannot be read"):
             Trace.read(path)
         with pytest.raises(SettingsError, match="cannot be read"):

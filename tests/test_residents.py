@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -254,6 +255,18 @@ def test_what_a_trace_asks_for_most_is_loaded_as_far_as_there_is_room(serve: Ser
             await endpoint._chores[0]
             assert shelf.loads == ["small9", "small8", "small7", "small6", "small5"]
             assert endpoint.evictions(None, 100) == []
+
+    asyncio.run(run())
+
+
+def test_what_is_pinned_is_loaded_though_the_trace_is_damaged(serve: Serve, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.gz"
+    trace.write_bytes(gzip.compress(b"1\tsmall1\n" * 100)[:-9])
+
+    async def run() -> None:
+        async with serve(SMALL, 50, pin="small2", warm_up=str(trace)) as (endpoint, shelf):
+            await endpoint._chores[0]
+            assert shelf.loads == ["small2"]
 
     asyncio.run(run())
 

@@ -10,6 +10,7 @@ import asyncio
 import gzip
 import logging
 import time
+import zlib
 from array import array
 from collections import Counter
 from pathlib import Path
@@ -66,7 +67,7 @@ class Trace:
                         trace.loads[model] = float(fields[3])
                     trace.times.append(float(fields[0]))
                     trace.models.append(model)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise _unreadable(path, error) from error
         except (ValueError, IndexError, OverflowError) as error:
             raise SettingsError(
@@ -97,7 +98,7 @@ def hottest(path: Path) -> list[str]:
         else:
             with _open(path) as file:
                 lines = file.read().split("\n")
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(path, error) from error
     for line in lines:
         fields = line.split("\t", 2)

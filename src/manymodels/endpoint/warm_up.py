@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from ..errors import LoadFailed, ManyModelsError
+from ..errors import LoadFailed, ManyModelsError, SettingsError
 from ..store import Store
 from .residents import Residents
 from .trace import hottest
@@ -72,7 +72,10 @@ def _wanted(store: Store, residents: Residents, pins: tuple[str, ...], trace: Pa
     if patterns:
         names.update((name, None) for name in store.list() if residents.is_pinned(name))
     if trace is not None:
-        names.update((name, None) for name in hottest(trace))
+        try:
+            names.update((name, None) for name in hottest(trace))
+        except SettingsError as error:  # it is damaged; what is pinned is loaded all the same
+            logger.error("%s", error)
     yield from names
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from importlib import metadata
 
 import msgspec
+from packaging.markers import UndefinedComparison, UndefinedEnvironmentName
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -19,6 +20,8 @@ FILE = "requirements.txt"
 SCRIPT_FILE = "code/requirements.txt"
 #: Bytes of such a file.
 LIMIT = 1 << 20
+#: Characters of a line that a message shows.
+SHOWN = 200
 _HASH = re.compile(r"--hash=(sha(?:256|384|512):[0-9a-f]+)")
 _OPTION = re.compile(r"(?:^|\s)-")
 
@@ -64,16 +67,24 @@ def _parse(text: str) -> Iterator[str]:
         rest = _HASH.sub("", line).strip()
         if _OPTION.search(rest):
             raise ValueError(
-                f"line {number}: {rest!r} is an option, which the operator may set and an artifact may not; "
+                f"line {number}: {rest[:SHOWN]!r} is an option, which the operator may set and an artifact may not; "
                 "keep names of packages with versions, markers and hashes"
             )
         try:
             requirement = Requirement(rest)
-        except InvalidRequirement as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"line {number}: {rest!r} is no name of a package with versions: {reason}") from error
+            # What cannot be compared, such as python_version ~= "x", is found here, where there is a line to name.
+            if requirement.marker is not None:
+                requirement.marker.evaluate()
+            requirement.specifier.contains("0")
+        except (InvalidRequirement, UndefinedComparison, UndefinedEnvironmentName, ValueError) as error:
+            reason = str(error).partition("\n")[0][:SHOWN]
+            raise ValueError(
+                f"line {number}: {rest[:SHOWN]!r} is no name of a package with versions: {reason}"
+            ) from error
         if requirement.url is not None:
-            raise ValueError(f"line {number}: {rest!r} names a place; packages come from where the operator says")
+            raise ValueError(
+                f"line {number}: {rest[:SHOWN]!r} names a place; packages come from where the operator says"
+            )
         requirement.name = canonicalize_name(requirement.name)
         yield " ".join([str(requirement), *(f"--hash={value}" for value in hashes)])
 
