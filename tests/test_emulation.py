@@ -222,16 +222,22 @@ def test_an_update_moves_all_invocations(aws: Aws, server: Server) -> None:
     aws.sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="updated")
     assert {aws.ask("updated", "x.tar.gz") for _ in range(20)} == {(2.0, "b")}
     assert aws.ask("updated", "x.tar.gz", TargetVariant="a") == (1.0, "a")
-    weights = [{"VariantName": "a", "DesiredWeight": 1.0}, {"VariantName": "b", "DesiredWeight": 0.0}]
+    weights = [
+        {"VariantName": "a", "DesiredWeight": 1.0, "DesiredInstanceCount": 3},
+        {"VariantName": "b", "DesiredWeight": 0.0},
+    ]
     aws.sagemaker.update_endpoint_weights_and_capacities(EndpointName="updated", DesiredWeightsAndCapacities=weights)
     aws.sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="updated")
     assert {aws.ask("updated", "x.tar.gz") for _ in range(20)} == {(1.0, "a")}
     described = aws.sagemaker.describe_endpoint(EndpointName="updated")
     assert [variant["CurrentWeight"] for variant in described["ProductionVariants"]] == [1.0, 0.0]
+    assert [variant["DesiredInstanceCount"] for variant in described["ProductionVariants"]] == [3, 1]
     # The weights that were set last are kept if that is asked for, and the old variant's models go.
     aws.sagemaker.update_endpoint(EndpointName="updated", EndpointConfigName="both", RetainAllVariantProperties=True)
     aws.sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="updated")
     assert aws.ask("updated", "x.tar.gz") == (1.0, "a")
+    described = aws.sagemaker.describe_endpoint(EndpointName="updated")
+    assert [variant["CurrentInstanceCount"] for variant in described["ProductionVariants"]] == [3, 1]
     aws.sagemaker.update_endpoint(EndpointName="updated", EndpointConfigName="only-b")
     aws.sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="updated")
     assert "updated/a/x.tar.gz" not in server.loaded()
@@ -434,6 +440,7 @@ PLACE = "arn:aws:sagemaker:us-east-1:000000000000"
         ("delete_endpoint_config", {"EndpointConfigName": "x"}, "Could not find endpoint configuration"),
         ("create_endpoint", {"EndpointName": "x", "EndpointConfigName": "x"}, "Could not find endpoint configuration"),
         ("create_endpoint", {"EndpointName": "kept", "EndpointConfigName": "only-a"}, "Cannot create already existing"),
+        ("create_endpoint", {"EndpointName": "Kept", "EndpointConfigName": "only-a"}, "Cannot create already existing"),
         ("update_endpoint", {"EndpointName": "x", "EndpointConfigName": "only-a"}, "Could not find endpoint"),
         (
             "create_endpoint",
@@ -592,6 +599,8 @@ def test_lists_are_sorted_filtered_and_paged(aws: Aws) -> None:
     assert newest[0]["ModelName"] == "other"
     before = aws.sagemaker.list_models(CreationTimeBefore=newest[0]["CreationTime"], MaxResults=1)["Models"]
     assert before[0]["ModelName"] == "listed-11"
+    after = aws.sagemaker.list_models(CreationTimeAfter=newest[0]["CreationTime"])["Models"]
+    assert [model["ModelName"] for model in after] == ["other"]
     endpoints = aws.sagemaker.list_endpoints(StatusEquals="InService", NameContains="kept")["Endpoints"]
     assert [(each["EndpointName"], each["EndpointStatus"]) for each in endpoints] == [("kept", "InService")]
     configs = aws.sagemaker.list_endpoint_configs(NameContains="only-a")["EndpointConfigs"]

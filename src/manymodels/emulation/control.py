@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Container, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -225,7 +225,9 @@ class ControlPlane:
 
     async def _create_endpoint(self, content: Content) -> Content:
         name = content["EndpointName"]
-        _check_new(self._records.endpoints, "endpoint", name)
+        # Only here AWS does not tell apart what differs in case; an ARN does not, either.
+        same = {known.lower() for known in self._records.endpoints}
+        _check_new(same, "endpoint", name.lower())
         endpoint = EndpointRecord(content, deployment=self._deployment(content["EndpointConfigName"]))
         self._records.endpoints[name] = endpoint
         self._records.save()
@@ -237,10 +239,14 @@ class ControlPlane:
         endpoint = self._updatable(name)
         deployment = self._deployment(content["EndpointConfigName"])
         excluded = [each["VariantPropertyType"] for each in content.get("ExcludeRetainedVariantProperties", [])]
-        if content.get("RetainAllVariantProperties") and "DesiredWeight" not in excluded:
-            weights = {one.name: one.weight for one in endpoint.deployment.variants}
+        if content.get("RetainAllVariantProperties"):
+            before = {one.name: one for one in endpoint.deployment.variants}
             for one in deployment.variants:
-                one.weight = weights.get(one.name, one.weight)
+                old = before.get(one.name, one)
+                if "DesiredWeight" not in excluded:
+                    one.weight = old.weight
+                if "DesiredInstanceCount" not in excluded and "InitialInstanceCount" in one.variant:
+                    one.variant = _counted(one.variant, old.variant.get("InitialInstanceCount"))
         endpoint.change("Updating")
         self._begin(name, self._deploy(name, endpoint, deployment))
         return {"EndpointArn": arn("endpoint", name)}
@@ -248,7 +254,7 @@ class ControlPlane:
     async def _update_weights(self, content: Content) -> Content:
         name = content["EndpointName"]
         endpoint = self._updatable(name)
-        wanted = {each["VariantName"]: each.get("DesiredWeight") for each in content["DesiredWeightsAndCapacities"]}
+        wanted = {each["VariantName"]: each for each in content["DesiredWeightsAndCapacities"]}
         old = endpoint.deployment
         unknown = wanted.keys() - {one.name for one in old.variants}
         if unknown:
@@ -257,7 +263,11 @@ class ControlPlane:
                 f'The variant name(s) "{names}" is/are not present within endpoint configuration "{old.config}".'
             )
         variants = [
-            Deployed(one.variant, one.container, one.weight if (weight := wanted.get(one.name)) is None else weight)
+            Deployed(
+                _counted(one.variant, wanted.get(one.name, {}).get("DesiredInstanceCount")),
+                one.container,
+                wanted.get(one.name, {}).get("DesiredWeight", one.weight),
+            )
             for one in old.variants
         ]
         if not any(one.weight for one in variants):
@@ -396,7 +406,7 @@ class ControlPlane:
         return Deployment(name, variants, config.get("AsyncInferenceConfig"))
 
 
-def _check_new(records: Mapping[str, Record], kind: str, name: str) -> None:
+def _check_new(records: Container[str], kind: str, name: str) -> None:
     if name in records:
         raise Failure(f'Cannot create already existing {_SAID.get(kind, kind)} "{arn(kind, name)}".')
 
@@ -405,6 +415,11 @@ def _known(records: Mapping[str, R], kind: str, name: str) -> R:
     if name not in records:
         raise Failure(f'Could not find {_SAID.get(kind, kind)} "{arn(kind, name)}".')
     return records[name]
+
+
+def _counted(variant: Content, instances: int | None) -> Content:
+    """Return a variant with so many instances; None: as many as it has."""
+    return variant if instances is None else {**variant, "InitialInstanceCount": instances}
 
 
 def _summary(one: Deployed, since: float) -> Content:

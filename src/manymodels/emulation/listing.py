@@ -39,6 +39,9 @@ def _in_time(item: dict[str, Any], content: dict[str, Any]) -> bool:
     for member in ("CreationTime", "LastModifiedTime"):
         if member in item:
             after, before = content.get(f"{member}After"), content.get(f"{member}Before")
-            if (after is not None and item[member] <= after) or (before is not None and item[member] >= before):
+            # As AWS documents it, what was created just then is among what was created after it.
+            if after is not None and not (item[member] > after or (item[member] == after and member == "CreationTime")):
+                return False
+            if before is not None and item[member] >= before:
                 return False
     return True
