@@ -190,6 +190,10 @@ def test_a_cache_among_the_models_is_refused(tmp_path: Path) -> None:
             open_store(tmp_path, cache, load(cache_dir=str(inside)), Plugins())
     for outside in (tmp_path / ".cache", tmp_path.parent):
         open_store(tmp_path, cache, load(cache_dir=str(outside)), Plugins())
+    store = tmp_path / "store"
+    store.mkdir()
+    assert "lies in the model store" in fail("serve", store, "--cache-dir", store, code=2)
+    assert not list(store.iterdir())
 
 
 def test_serve_an_empty_store_with_flags_that_win_over_the_environment(tmp_path: Path) -> None:
@@ -346,6 +350,7 @@ def test_models_shows_what_is_loaded(tmp_path: Path, model: Path) -> None:
         assert re.search(r"^outputs +integer values \[0,1,2\] *$", one, re.MULTILINE)
         assert json.loads(succeed("models", name, "--url", running.url, "--json"))["modelName"] == name
         assert "404" in fail("models", "none/of that.name", "--url", running.url, code=1)
+        assert "/models/.. does not answer as manymodels does" in fail("models", "..", "--url", running.url, code=1)
     lines = table.splitlines()
     assert lines[0].split() == ["Artifact", "Plugin", "Memory", "Load", "Notes"]
     assert lines[1].split() == ["000.tar.gz"]

@@ -78,7 +78,8 @@ def models(target_model: str | None, url: str, *, as_json: bool) -> None:
     With TARGET_MODEL, show what is known of that one, which has to be loaded.
     """
     if target_model is not None:
-        _show(_ask(url, "GET", f"/models/{quote(target_model, errors='surrogateescape')}").json(), as_json=as_json)
+        path = f"/models/{quote(target_model, errors='surrogateescape')}"
+        _show(_content(_ask(url, "GET", path), url + path, "modelName"), as_json=as_json)
         return
     loaded: dict[str, dict[str, Any]] = {}
     cache = None
@@ -163,16 +164,21 @@ def pages(url: str, path: str, member: str) -> Iterator[dict[str, Any]]:
     token = None
     while True:
         parameters: dict[str, str] = {} if token is None else {"next_page_token": token}
-        answer = _ask(url, "GET", path, params=parameters)
-        try:
-            page = answer.json()
-            iter(page[member])
-        except (ValueError, KeyError, TypeError):
-            raise click.ClickException(f"{url}{path} does not answer as manymodels does; check --url") from None
+        page = _content(_ask(url, "GET", path, params=parameters), url + path, member)
         yield page
         token = page.get("nextPageToken")
         if token is None:
             return
+
+
+def _content(answer: httpx.Response, address: str, member: str) -> dict[str, Any]:
+    """Return what a server says, if it is one of ours, and says it of what it was asked."""
+    try:
+        content: dict[str, Any] = answer.json()
+        iter(content[member])
+    except (ValueError, KeyError, TypeError):
+        raise click.ClickException(f"{address} does not answer as manymodels does; check --url") from None
+    return content
 
 
 class _Signing(httpx.Auth):

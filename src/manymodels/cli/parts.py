@@ -108,8 +108,11 @@ def open_cache(folder: Path, settings: Settings) -> DiskCache:
     return DiskCache(folder, None if settings.cache_size is None else int(settings.cache_size))
 
 
-def _keep_apart(store: Path, cache_dir: Path | None) -> None:
-    """Refuse a cache whose folders would be listed as models: what is hidden in a store is not."""
+def keep_apart(store: Path, cache_dir: Path | None) -> None:
+    """Refuse a cache whose folders would be listed as models: what is hidden in a store is not.
+
+    :raises SettingsError: naming both.
+    """
     if cache_dir is None or not cache_dir.resolve().is_relative_to(store.resolve()):
         return
     if not any(part.startswith(".") for part in cache_dir.resolve().relative_to(store.resolve()).parts):
@@ -136,7 +139,7 @@ def open_store(location: str | Path, cache: DiskCache, settings: Settings, plugi
     limits = Limits(members=settings.max_members, bytes=int(settings.max_unpacked))
     store: Store
     if isinstance(location, Path):
-        _keep_apart(location, settings.cache_dir)
+        keep_apart(location, settings.cache_dir)
         store = LocalStore(location, cache, is_artifact, limits, copies=keys is not None)
     else:
         store = RemoteStore(connect(location, settings.load_timeout), cache, is_artifact, limits)

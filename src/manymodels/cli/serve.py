@@ -26,7 +26,7 @@ from ..sagemaker import MODEL_DIR, MODELS_DIR
 from ..settings import Settings, load, mistyped, unsupported
 from ..store import DiskCache, Store
 from .options import settings_options
-from .parts import Location, create_runner, create_server, open_cache, open_store
+from .parts import Location, create_runner, create_server, keep_apart, open_cache, open_store
 from .samples import find_sample, guess_content_type
 
 logger = logging.getLogger(__name__)
@@ -84,6 +84,8 @@ def serve(store: str | Path | None, **flags: Any) -> None:
             role = (Container if settings.multi_model else SingleModel)(server, plugins, settings)
             what = "models named by POST /models" if settings.multi_model else str(settings.base_dir / MODEL_DIR)
         else:
+            if isinstance(store, Path):
+                keep_apart(store, settings.cache_dir)  # before there is anything in it
             folder = settings.cache_dir or stack.enter_context(tempfile.TemporaryDirectory(prefix="manymodels-"))
             cache = open_cache(Path(folder), settings)
             open_ = functools.partial(open_store, cache=cache, settings=settings, plugins=plugins)
