@@ -6,11 +6,11 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import psutil
+from installed import besides
 
 from manymodels.invocation import Invocation
 from manymodels.plugins import Binding
@@ -21,7 +21,7 @@ from manymodels.settings import load
 TOY = Path(__file__).with_name("toy")
 BINDING = Binding("toy")
 #: All other plugins that are installed.
-OTHERS = ",".join(sorted({entry.name for entry in metadata.entry_points(group="manymodels")} - {"toy"}))
+OTHERS = besides("toy")
 #: Seconds after which a test gives up; nothing is asserted on time.
 PATIENCE = 30.0
 

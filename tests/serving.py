@@ -23,6 +23,7 @@ import joblib
 import psutil
 import xgboost
 from botocore.config import Config
+from installed import MORE
 from sklearn.datasets import load_iris
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LogisticRegression
@@ -161,6 +162,8 @@ def serve(
 ) -> Iterator[Server]:
     """Serve until the block is left; the exit code is 0 and no process is left.
 
+    It has the plugins of `make install`, unless the environment says which to leave out.
+
     :param folder: for the server's log.
     :param arguments: of ``manymodels serve``; the port is free unless `env` has one.
     :param backend: ``image`` runs the image, with the model server and the log format that it has.
@@ -175,7 +178,7 @@ def serve(
         environment = dict(os.environ)
     else:
         command += [sys.executable, "-m", "manymodels", "serve", *options]
-        environment = {**os.environ, "MANYMODELS_BACKEND": backend, **env}
+        environment = {"MANYMODELS_BLOCK_PLUGINS": MORE, **os.environ, "MANYMODELS_BACKEND": backend, **env}
     log_file = folder / "server.log"
     with log_file.open("wb") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)

@@ -21,8 +21,9 @@ import joblib
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from installed import MORE
 from s3 import packed
-from serving import FLOWER, IRIS, TARGET_MODEL, Server, iris, script, serve, until
+from serving import BACKENDS, FLOWER, IRIS, TARGET_MODEL, Server, iris, script, serve, until
 
 from manymodels import Plugins, __version__
 from manymodels.cli import cli, command
@@ -61,7 +62,7 @@ def run(
         [MANYMODELS, *map(str, arguments)],
         input=stdin,
         capture_output=True,
-        env={**os.environ, **(env or {})},
+        env={"MANYMODELS_BLOCK_PLUGINS": MORE, **os.environ, **(env or {})},
         cwd=cwd,
         timeout=60,
     )
@@ -201,7 +202,7 @@ def test_serve_an_empty_store_with_flags_that_win_over_the_environment(tmp_path:
     store.mkdir()
     env = {"MANYMODELS_WORKERS": "x", "MANYMODELS_BLOCK_PLUGINS": "", **install(tmp_path, "import no_such_module")}
     assert "--block-plugins extra" in fail("serve", store, "--workers", "1", env=env, code=1)
-    flags = ("--workers", "1", "--block-plugins", "extra,sklaern", "--cache-dir", cache)
+    flags = ("--workers", "1", "--block-plugins", f"extra,sklaern,{MORE}", "--cache-dir", cache)
     with serve(tmp_path, store, *flags, env={**env, "MANYMODELS_WROKERS": "9"}) as running:
         assert running.client.get("/artifacts").json() == {"artifacts": []}
         assert "MANYMODELS_WROKERS is no setting and is not read: did you mean MANYMODELS_WORKERS?" in running.log()
@@ -210,8 +211,11 @@ def test_serve_an_empty_store_with_flags_that_win_over_the_environment(tmp_path:
     assert cache.is_dir()
 
 
-def test_serve_as_a_multi_model_container(tmp_path: Path, model: Path) -> None:
-    with serve(tmp_path, "--workers", "1", env={"SAGEMAKER_MULTI_MODEL": "true"}) as running:
+@pytest.mark.backends(*BACKENDS)
+def test_serve_as_a_multi_model_container(backend: str, tmp_path: Path, model: Path) -> None:
+    """With all plugins that are installed: any framework may be asked for, and so each is imported."""
+    env = {"SAGEMAKER_MULTI_MODEL": "true", "MANYMODELS_BLOCK_PLUGINS": ""}
+    with serve(tmp_path, "--workers", "1", env=env, backend=backend) as running:
         reply = running.client.post("/models", json={"model_name": "m", "url": str(model)})
         assert reply.status_code == 200, reply.text
         assert running.client.post("/models/m/invoke", json=[FLOWER]).json() == ANSWER
@@ -366,7 +370,7 @@ def test_models_shows_what_is_loaded(tmp_path: Path, model: Path) -> None:
 
 
 def test_plugins() -> None:
-    content = json.loads(succeed("plugins", "--json"))
+    content = json.loads(succeed("plugins", "--json", env={"MANYMODELS_BLOCK_PLUGINS": ""}))
     names = [plugin["name"] for plugin in content]
     assert names == sorted(names)
     assert set(names) >= {"custom", "sklearn", "xgboost"}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import abacus
 import pytest
+from installed import besides
 
 from manymodels.errors import PluginError
 from manymodels.testing import conformance, forks
@@ -21,8 +22,8 @@ from manymodels.testing.outcome import Failed, NotApplicable
 from manymodels.testing.suite import CHECKS
 
 MANYMODELS = Path(sys.executable).with_name("manymodels")
-#: What is left out of a check, for speed.
-OTHERS = "sklearn,xgboost"
+#: What is left out of a check, for speed: one other plugin is enough.
+OTHERS = besides("custom")
 SUITE = """
 from manymodels.testing import Check, conformance
 

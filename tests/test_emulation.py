@@ -19,6 +19,7 @@ import pytest
 import s3
 from botocore.config import Config
 from botocore.exceptions import ClientError, WaiterError
+from installed import besides
 from s3 import BUCKET, S3, packed
 from serving import BACKENDS, FLOWER, Server, as_json, serve, until
 from sklearn.dummy import DummyRegressor
@@ -33,7 +34,7 @@ BODY = as_json([FLOWER])
 IMAGE = "000000000000.dkr.ecr.us-east-1.amazonaws.com/manymodels:1"
 ROLE = "arn:aws:iam::000000000000:role/any"
 #: An endpoint's models are not known at the start, so the frameworks of all plugins would be imported.
-OPTIONS = ("--emulate-sagemaker", "--block-plugins", "xgboost,lightgbm,catboost,onnx,mlflow,skops,custom")
+OPTIONS = ("--emulate-sagemaker", "--block-plugins", besides("sklearn"))
 INSTANCES = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
 
 

@@ -7,15 +7,14 @@ import site
 import subprocess
 import sys
 import venv
-from importlib import metadata
 from pathlib import Path
 
 import httpx
 import pytest
 from click.testing import CliRunner
+from installed import besides
 
 from manymodels.cli import cli
-from manymodels.plugins import GROUP
 from manymodels.sagemaker import TARGET_MODEL
 from manymodels.testing.suite import CHECKS
 
@@ -27,8 +26,7 @@ def new_plugin(*arguments: str) -> tuple[int, str]:
 
 def run(*command: str | Path, cwd: Path) -> str:
     # One other plugin is enough: to write the samples of all imports every framework.
-    others = {entry.name for entry in metadata.entry_points(group=GROUP)} - {"custom"}
-    environment = {**os.environ, "MANYMODELS_BLOCK_PLUGINS": ",".join(others)}
+    environment = {**os.environ, "MANYMODELS_BLOCK_PLUGINS": besides("custom")}
     done = subprocess.run(
         list(map(str, command)), cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import joblib
 import msgspec
 import pytest
+from installed import besides
 from serving import Server, iris, script, serve
 
 from manymodels import Artifact, ModelSettings, Plugins, hookimpl
@@ -24,7 +24,7 @@ from manymodels.settings import load
 from manymodels.store import DiskCache, pack
 
 #: Plugins that these tests have no use for, and would import.
-OTHERS = ",".join({entry.name for entry in entry_points(group="manymodels")} - {"sklearn"})
+OTHERS = besides("sklearn")
 
 
 class Taker:
@@ -191,7 +191,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, mark: Path) -> Iterator[Ser
         "sources": ["good", "bad", "script*"],
     }
     policy = write(folder / "policy.json", content)
-    blocked = ",".join(name for name in OTHERS.split(",") if name != "custom")
+    blocked = besides("sklearn", "custom")
     with serve(folder, folder / "store", "--workers", "1", "--policy", policy, "--block-plugins", blocked) as running:
         yield running
 

@@ -15,11 +15,11 @@ import types
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import pytest
+from installed import besides
 from serving import PATIENCE, serve
 
 from manymodels import Artifact, ModelSettings, Plugins
@@ -29,7 +29,7 @@ from manymodels.model import Model
 ROOT = Path(__file__).resolve().parent.parent
 #: The plugins that `make install` brings, which is what a reader has; others may be installed beside them.
 PLUGINS = re.findall(r"^PLUGINS := .*,([\w ]+)\)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[0].split()
-OTHERS = sorted({entry.name for entry in entry_points(group="manymodels")} - {*PLUGINS})
+OTHERS = besides(*PLUGINS)
 EXAMPLES = sorted(path.parent for path in ROOT.glob("plugins/examples/*/setup.cfg"))
 #: Commands that other tests stand for: they need a network, or would run themselves.
 ELSEWHERE = {"make install", "make test"}
@@ -75,7 +75,7 @@ class Reader:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environment = {"NO_PROXY": "127.0.0.1", "MANYMODELS_BLOCK_PLUGINS": ",".join(OTHERS)}
+        self.environment = {"NO_PROXY": "127.0.0.1", "MANYMODELS_BLOCK_PLUGINS": OTHERS}
         self.servers = ExitStack()
         self.port = 0
         (folder / ".venv").symlink_to(sys.prefix)

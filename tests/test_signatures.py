@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import joblib
@@ -17,6 +16,7 @@ from click.testing import CliRunner
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from installed import besides
 from sklearn.dummy import DummyRegressor
 
 from manymodels.artifact import SIGNATURE
@@ -32,7 +32,7 @@ from manymodels.store.pack import digests
 from manymodels.store.signatures import fingerprint, read_private_key, sign
 
 #: Plugins that these tests have no use for, and would import.
-OTHERS = ",".join({entry.name for entry in entry_points(group="manymodels")} - {"sklearn"})
+OTHERS = besides("sklearn")
 RUNNER = CliRunner(env={"MANYMODELS_BLOCK_PLUGINS": OTHERS})
 PEM = serialization.Encoding.PEM
 OPENSSH = serialization.Encoding.OpenSSH

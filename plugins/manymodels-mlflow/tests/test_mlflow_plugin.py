@@ -300,7 +300,7 @@ def test_through_the_server(sklearn_model: Path, save: Callable[..., Path], tmp_
     save("import os\nreturn [os.getppid()]", "parent")
     (with_modules(save, tmp_path) / "manymodels.json").write_text('{"isolated": true}')
     rows = b'{"dataframe_records": [{"visits": 2, "age": 0.9}]}'
-    with serve(tmp_path, sklearn_model.parent, "--workers", "1") as server:
+    with serve(tmp_path, sklearn_model.parent, "--workers", "1", env={"MANYMODELS_BLOCK_PLUGINS": ""}) as server:
 
         def ask(name: str, body: bytes) -> Any:
             reply = server.invoke(name, body, content_type="application/json")
