@@ -3,11 +3,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8080
-# Test files that run at a time.
+# Processes that test, or check types, at a time.
 JOBS ?= 2
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --no-compile
+# pip would compile one file after the other, and none of ours. As for pip, it is no error that some are no Python.
+COMPILE = $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib src plugins handlers || true
 STAMP := $(VENV)/.installed
 STAMP_ALL := $(VENV)/.installed-all
 # The plugins that `make install` brings, and those that only `make install-all` does.
@@ -40,12 +42,14 @@ install-all: $(STAMP_ALL) ## install the plugins for all other frameworks too
 $(STAMP_ALL): $(STAMP) $(call metadata,$(OTHERS))
 	@echo "installing the other plugins into $(VENV) ..."
 	@$(PIP) $(foreach plugin,$(OTHERS),-e ./$(plugin))
+	@$(COMPILE)
 	@touch $@
 
 $(STAMP): setup.cfg pyproject.toml $(call metadata,$(PLUGINS) $(HANDLERS))
 	@echo "installing into $(VENV) (a minute or two the first time) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) -e '.[test]' $(foreach plugin,$(PLUGINS),-e ./$(plugin)) $(foreach handler,$(HANDLERS),-e './$(handler)[java]')
+	@$(COMPILE)
 	@touch $@
 
 samples: install ## train the sample models that are missing from model_store/
@@ -59,7 +63,8 @@ docs: install ## write the reference pages of docs/ from the code
 
 lint: $(NEEDS) ## check format, style, types and imports
 	@echo "ruff ..." && $(BIN)/ruff check . && $(BIN)/ruff format --check .
-	@echo "mypy ..." && $(BIN)/mypy src plugins handlers/*/src model_store docs benchmarks docker \
+	@echo "mypy ..." && export MYPY_NUM_WORKERS=$(JOBS) \
+		&& $(BIN)/mypy src plugins handlers/*/src model_store docs benchmarks docker \
 		&& $(BIN)/mypy tests && $(BIN)/mypy handlers/*/tests
 	@echo "lint-imports ..." && $(BIN)/lint-imports
 
@@ -74,7 +79,7 @@ test-all: test ## all checks, and the tests on every other Python that is there
 		if [ "Python $$version" = "$$($(BIN)/python --version | cut -d. -f1,2)" ]; then continue; \
 		elif python$$version -c "import venv" 2>/dev/null; \
 		then $(MAKE) --no-print-directory pytest PYTHON=python$$version VENV=.venv-$$version NEEDS=install \
-			TESTS='$(PORTABLE)' PIP="$(BIN)/uv pip install --quiet --compile-bytecode --python .venv-$$version" || exit 1; \
+			TESTS='$(PORTABLE)' PIP="$(BIN)/uv pip install --quiet --python .venv-$$version" || exit 1; \
 		else echo "Python $$version is not there: skipped"; fi; \
 	done
 
@@ -82,7 +87,8 @@ test-image: install ## build the container images, by Docker or else by buildah,
 	@if docker version >/dev/null 2>&1; then build() { docker build -f docker/Dockerfile -t "$$@" .; }; \
 	else build() { BUILDAH_LAYERS=true docker/image build "$$@"; }; fi; \
 	build manymodels && build manymodels-training --target training
-	@MANYMODELS_IMAGE=manymodels $(BIN)/python -m pytest -k image tests/test_image.py $(CONTRACT)
+	@MANYMODELS_IMAGE=manymodels $(BIN)/python -m pytest -n $(JOBS) --dist loadfile \
+		-k image tests/test_image.py $(CONTRACT)
 
 test-stores: install-all ## test with model stores in S3, Azure and Google's cloud, by emulators; needs npm
 	@$(PIP) -e '.[emulators]'
