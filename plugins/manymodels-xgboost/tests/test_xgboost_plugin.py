@@ -317,10 +317,18 @@ def test_a_booster_answers_as_its_own_predict(tmp_path: Path, booster: str, obje
     assert scores(load(tmp_path), ROWS) == pytest.approx(expected(model), rel=1e-6)
 
 
-def test_what_xgboost_refuses_is_told_without_its_native_stack(tmp_path: Path) -> None:
-    save(train(booster="gblinear"), tmp_path / "model.ubj")
+def test_what_xgboost_refuses_is_told_without_its_native_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(xgboost.core.XGBoostError) as refused:
+        xgboost.DMatrix(np.array([[np.inf]]))
+    assert "Stack trace" in str(refused.value)
 
-    answer = send(load(tmp_path), b"1,2,3,inf\n", "text/csv")
+    def refuse(*_: Any, **__: Any) -> None:
+        raise refused.value
+
+    save(BOOSTER, tmp_path / "model.ubj")
+    model = load(tmp_path)
+    monkeypatch.setattr(xgboost.Booster, "inplace_predict", refuse)
+    answer = send(model, b"1,2,3,4\n", "text/csv")
 
     assert isinstance(answer, PredictionFailed)
     assert "Input data contains `inf`" in str(answer)

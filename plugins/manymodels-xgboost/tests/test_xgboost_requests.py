@@ -159,6 +159,16 @@ def test_features_that_a_double_alone_can_hold_become_infinite(model: Model) -> 
 
 
 @pytest.mark.parametrize(
+    ("body", "content_type"), [(b"[[1e300, 1, 1, 1]]", "application/json"), (b"1:1e300 2:1", "text/libsvm")]
+)
+def test_a_linear_booster_takes_no_infinite_numbers(tmp_path: Path, body: bytes, content_type: str) -> None:
+    train(booster="gblinear").save_model(tmp_path / "model.ubj")
+
+    with pytest.raises(BadInput, match=r"finite numbers of float32 only; one sent is infinite, or beyond 3\.4e38"):
+        ask(load(tmp_path), body, content_type)
+
+
+@pytest.mark.parametrize(
     ("body", "content_type", "says"),
     [
         (b"[[1, 2, 3]]", "application/json", "expects 4 features, got 3"),

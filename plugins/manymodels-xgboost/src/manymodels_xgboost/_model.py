@@ -14,7 +14,7 @@ import xgboost
 from xgboost.core import XGBoostError
 
 from manymodels import Artifact, Context
-from manymodels.errors import LoadFailed, PredictionFailed
+from manymodels.errors import BadInput, LoadFailed, PredictionFailed
 
 from . import _files, _replies
 
@@ -45,6 +45,7 @@ class XGBoostModel:
     def predict(self, rows: Any) -> npt.NDArray[Any] | list[dict[str, Any]]:
         """Predict float32 rows as the wrapper's ``predict`` or the Booster's does.
 
+        :raises BadInput: for infinite numbers, where there are no splits.
         :raises PredictionFailed: if XGBoost refuses, without its native stack.
         """
         try:
@@ -66,6 +67,9 @@ class XGBoostModel:
                 rows, iteration_range=self.rounds, missing=self.missing, validate_features=False
             )
             return raw
+        numbers = rows.data if hasattr(rows, "tocsr") else rows
+        if np.isinf(numbers).any() and not np.isinf(self.missing):
+            raise BadInput("the model takes finite numbers of float32 only; one sent is infinite, or beyond 3.4e38")
         matrix = xgboost.DMatrix(rows, missing=self.missing, nthread=self.threads)
         return self.booster.predict(matrix, iteration_range=self.rounds, validate_features=False)
 
