@@ -225,6 +225,17 @@ def test_csv_header() -> None:
     same(decode(b"0,1\n2,3\n", "text/csv", names=("0", "1")), [[0.0, 1.0], [2.0, 3.0]])
 
 
+def test_columns_of_text_stay_text() -> None:
+    texts: set[str | int] = {0, "code"}
+    same(decode(b"01,2\n,3\n", "text/csv", texts=texts), objects([["01", 2.0], [np.nan, 3.0]]))
+    table(
+        decode(b"size, code\n2, 01 \n", "text/csv", names=("code", "size"), texts=texts),
+        ("size", "code"),
+        objects([[2.0, "01"]]),
+    )
+    table(decode(b"0,code\n2,1\n", "text/csv; header=present", texts=texts), ("0", "code"), objects([[2.0, "1"]]))
+
+
 @pytest.mark.parametrize(
     ("body", "content_type", "said"),
     [

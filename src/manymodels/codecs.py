@@ -50,7 +50,13 @@ _CHARSETS = {
 _JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 
-def decode(body: bytes, content_type: str | None, *, names: Collection[str] | None = None) -> Any:
+def decode(
+    body: bytes,
+    content_type: str | None,
+    *,
+    names: Collection[str] | None = None,
+    texts: Collection[str | int] = (),
+) -> Any:
     """Turn a body into data by its content type; an absent one is ``application/json``.
 
     ``application/json``: a list becomes an array (float64, int64 or bool as numpy takes the numbers;
@@ -64,7 +70,8 @@ def decode(body: bytes, content_type: str | None, *, names: Collection[str] | No
     ``text/csv``: a 2-D float64 array where all cells are numbers (``nan`` and ``inf`` among them) or
     empty; otherwise an object array of float columns and str columns. Spaces around cells and empty
     lines are dropped. A `Table` with ``header=present``, or where the first row is `names` in any order; in
-    a body of nothing but numbers no row is taken for a header unless the parameter says so.
+    a body of nothing but numbers no row is taken for a header unless the parameter says so. Cells of the columns
+    `texts`, by name, or by place in rows without a header, stay text where they look like numbers, as postcodes do.
 
     ``application/x-npy``: an array of booleans or numbers.
     ``application/x-npz`` (``scipy.sparse.save_npz``) and ``text/libsvm`` (``text/x-libsvm``): a csr_matrix.
@@ -88,7 +95,7 @@ def decode(body: bytes, content_type: str | None, *, names: Collection[str] | No
     if "charset" in parameters:
         body = _as_utf8(body, parameters["charset"])
     if kind == CSV:
-        return decode_csv(body, parameters, names)
+        return decode_csv(body, parameters, names, texts)
     return _TEXT[kind](body)
 
 

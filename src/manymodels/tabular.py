@@ -99,7 +99,9 @@ def features(value: Any) -> Any:
     return _table(names, rows if rows and type(rows[0]) is list else [rows])
 
 
-def decode_csv(body: bytes, parameters: Mapping[str, str], names: Collection[str] | None) -> npt.NDArray[Any] | Table:
+def decode_csv(
+    body: bytes, parameters: Mapping[str, str], names: Collection[str] | None, texts: Collection[str | int] = ()
+) -> npt.NDArray[Any] | Table:
     """Decode CSV; ``codecs.decode`` says what becomes of its cells and its header.
 
     :raises BadInput: if it holds no rows, or they differ in length.
@@ -107,13 +109,17 @@ def decode_csv(body: bytes, parameters: Mapping[str, str], names: Collection[str
     if parameters.get("label_size", "0") != "0":
         raise BadInput(f"label_size={parameters['label_size']} is for training; send rows of features only")
     header = parameters.get("header", "").lower()
-    numbers = _plain_numbers(body) if header != "present" else None
+    numbers = _plain_numbers(body) if header != "present" and not texts else None
     if numbers is not None:
         return numbers
     rows = _csv_rows(body)
     first = [cell.strip() for cell in rows[0]]
     named = header == "present" or (names is not None and header != "absent" and sorted(first) == sorted(names))
-    columns = [_column(cells) for cells in zip(*rows[named:], strict=True)]
+    marks: Sequence[str | int] = first if named else range(len(first))
+    columns = [
+        _texts(cells) if mark in texts else _column(cells)
+        for mark, cells in zip(marks, zip(*rows[named:], strict=True), strict=False)
+    ]
     if not columns:
         raise BadInput("the CSV body holds a header and no rows")
     numeric = all(isinstance(column, np.ndarray) for column in columns)
@@ -162,6 +168,10 @@ def _column(cells: Sequence[str]) -> npt.NDArray[np.float64] | list[str | float]
             return np.array([float(cell) if cell and not cell.isspace() else np.nan for cell in cells])
         except ValueError:
             pass  # not all are numbers: text
+    return _texts(cells)
+
+
+def _texts(cells: Sequence[str]) -> list[str | float]:
     return [cell.strip() or np.nan for cell in cells]
 
 

@@ -19,10 +19,12 @@ from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import (
     GradientBoostingClassifier,
     HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
 )
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
@@ -404,3 +406,66 @@ def test_one_bad_request_fails_alone(serve: Callable[..., Model]) -> None:
     results = serve(logistic()).invoke([good, *bad, good])
     assert [type(result) for result in results] == [Answer, *[BadInput] * len(bad), Answer]
     assert json.loads(answer(results[0]).body) == json.loads(answer(results[-1]).body) == [Y[0]]
+
+
+SHOPS = pd.DataFrame({"postcode": ["01067", "1067", "10115"] * 20, "area": np.arange(60.0)})
+ONE_HOT = OneHotEncoder(handle_unknown="ignore")
+IMPUTED = make_pipeline(SimpleImputer(strategy="most_frequent"), ONE_HOT)
+POSTCODES = {
+    "one-hot": make_pipeline(
+        ColumnTransformer([("c", ONE_HOT, ["postcode"]), ("n", "passthrough", ["area"])]), LinearRegression()
+    ),
+    "imputed": make_pipeline(ColumnTransformer([("c", IMPUTED, [0])], remainder="passthrough"), LinearRegression()),
+    "words": make_pipeline(
+        ColumnTransformer([("t", TfidfVectorizer(), "postcode"), ("n", "passthrough", ["area"])]), LinearRegression()
+    ),
+    "searched": GridSearchCV(make_pipeline(ONE_HOT, LinearRegression()), {}, cv=2),
+    "histograms": HistGradientBoostingRegressor(categorical_features=["postcode"], min_samples_leaf=2),
+}
+
+
+@pytest.mark.parametrize("name", POSTCODES)
+def test_text_of_digits_stays_text_in_csv(serve: Callable[..., Model], name: str) -> None:
+    table = SHOPS.astype({"postcode": "category"}) if name == "histograms" else SHOPS
+    estimator = POSTCODES[name].fit(table, SHOPS["postcode"].map({"01067": 5.0, "1067": 10.0, "10115": 20.0}))
+    model = serve(estimator)
+    expected = estimator.predict(table[:3]).tolist()
+    assert len(set(expected)) == 3
+
+    for row, answer in zip(SHOPS[:3].itertuples(index=False), expected, strict=True):
+        assert ask(model, f"{row.postcode},{row.area}".encode(), "text/csv") == pytest.approx([answer])
+    header = b"area,postcode\n" + "".join(f"{row.area},{row.postcode}\n" for row in SHOPS[:3].itertuples()).encode()
+    assert ask(model, header, "text/csv") == pytest.approx(expected)
+    assert ask(model, SHOPS[:3].to_numpy().tolist()) == pytest.approx(expected)
+
+
+def test_lines_of_digits_are_texts(serve: Callable[..., Model]) -> None:
+    estimator = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(["10", "20"] * 5, ["ten", "twenty"] * 5)
+
+    assert ask(serve(estimator), b"10\n20\n", "text/csv") == ["ten", "twenty"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([[10, 1]], r"takes text in column 1 'postcode', got 10\.0 in row 1"),
+        ([["a", 1], [None, 2]], r"takes text in column 1 'postcode', got nothing in row 2"),
+        ([["a", 1], [True, 2]], r"takes text in column 1 'postcode', got True in row 2"),
+    ],
+)
+def test_what_is_no_text_is_refused_where_words_are_told(serve: Callable[..., Model], rows: Any, says: str) -> None:
+    model = serve(POSTCODES["words"].fit(SHOPS, SHOPS["area"]))
+
+    with pytest.raises(BadInput, match=says):
+        ask(model, rows)
+
+
+def test_a_function_of_the_users_may_tell_words_of_anything(serve: Callable[..., Model]) -> None:
+    words = TfidfVectorizer(preprocessor=str)
+    estimator = make_pipeline(
+        ColumnTransformer([("t", words, "postcode"), ("n", "passthrough", ["area"])]), LinearRegression()
+    ).fit(SHOPS, SHOPS["area"])
+
+    assert ask(serve(estimator), [[10, 1]]) == pytest.approx(
+        estimator.predict(pd.DataFrame({"postcode": [10.0], "area": [1.0]})).tolist()
+    )

@@ -24,7 +24,7 @@ class Detailed:
 
 def read(body: bytes, content_type: str | None, model: SklearnModel) -> Any:
     """Return the rows of a body: a 2-D array, CSR matrix or 1-D array of texts, maybe `Detailed`."""
-    value = codecs.decode(body, content_type, names=model.feature_names)
+    value = codecs.decode(body, content_type, names=model.feature_names, texts=model.texts)
     if isinstance(value, dict):
         if "features" not in value:
             raise BadInput(f'send a list of rows or {{"features": [...]}}, not an object of {_shown(list(value))}')
@@ -62,7 +62,18 @@ def prepare(value: Any, model: SklearnModel) -> Any:
         array = array[:, _order(names, model.feature_names)]
     if model.width is not None and array.shape[1] != model.width:
         raise BadInput(f"the model expects {model.width} features, got {array.shape[1]}")
+    _check_documents(array, model)
     return array
+
+
+def _check_documents(array: np.ndarray[Any, Any], model: SklearnModel) -> None:
+    """Refuse what is no text where words are told, which vectorizers fail over in ways of their own."""
+    for place in model.documents:
+        for row, cell in enumerate(array[:, place].tolist(), 1):
+            if not isinstance(cell, str):
+                name = f" {model.feature_names[place][:50]!r}" if model.feature_names is not None else ""
+                shown = "nothing" if cell != cell else repr(cell)[:40]
+                raise BadInput(f"the model takes text in column {place + 1}{name}, got {shown} in row {row}")
 
 
 def _texts(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:

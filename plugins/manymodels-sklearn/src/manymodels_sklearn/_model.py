@@ -13,6 +13,7 @@ import numpy as np
 from manymodels.errors import LoadFailed
 
 from ._claim import model_file
+from ._texts import text_columns
 from ._unpickle import unpickle
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ class SklearnModel:
     takes_documents: bool
     #: Whether all columns are numbers; False where that cannot be told.
     numeric: bool
+    #: Places and names of columns that hold text, whatever it looks like.
+    texts: frozenset[int | str]
+    #: Places of those that vectorizers tell the words of.
+    documents: tuple[int, ...]
 
     @cached_property
     def columns(self) -> Any:
@@ -88,14 +93,20 @@ def model_of(estimator: Any, artifact: Artifact, name: str) -> SklearnModel:
     _forbid_parallel(parts)
     names = getattr(estimator, "feature_names_in_", None)
     width = getattr(estimator, "n_features_in_", None if names is None else len(names))
+    feature_names = None if names is None else tuple(map(str, names))
+    takes_documents = width is None and any(hasattr(part, "build_analyzer") for part in parts)
+    columns = text_columns(estimator, width)
+    texts = {0} if takes_documents else columns.categories | columns.documents
     return SklearnModel(
         estimator=estimator,
         metadata=_metadata(artifact),
-        feature_names=None if names is None else tuple(map(str, names)),
+        feature_names=feature_names,
         width=width,
         needs_frame=names is not None and any(map(_may_use_names, parts)),
-        takes_documents=width is None and any(hasattr(part, "build_analyzer") for part in parts),
+        takes_documents=takes_documents,
         numeric=not any(map(_may_take_text, parts)),
+        texts=frozenset(texts).union(feature_names[place] for place in texts if feature_names is not None),
+        documents=tuple(sorted(columns.documents)),
     )
 
 
