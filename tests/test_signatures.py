@@ -226,6 +226,13 @@ def test_hidden_files_of_an_archive_are_looked_at_too(tmp_path: Path, store: Pat
         verify(store / "folder", "m", [read_private_key(key).public_key()])
 
 
+def test_an_empty_folder_is_refused(store: Path, key: Path) -> None:
+    """Python imports one as a package, and ``package`` writes none."""
+    (store / "folder" / "a" / "b").mkdir(parents=True)
+    with pytest.raises(NotTrusted, match=r"holds 'a/b/', which is not signed"):
+        verify(store / "folder", "m", [read_private_key(key).public_key()])
+
+
 def test_links_are_refused(tmp_path: Path, store: Path, key: Path) -> None:
     """Even to what was signed: a link can be turned elsewhere later."""
     keys = [read_private_key(key).public_key()]
@@ -286,6 +293,21 @@ def test_a_folder_is_served_from_the_copy_that_was_verified(opened: Store, store
     change(store / "folder" / "model.joblib")
     assert (path / "model.joblib").read_bytes() == before
     assert "is not the file that was signed" in refused(opened, "folder")
+
+
+def test_what_is_refused_does_not_stay_in_use(opened: Store, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For as long as the server runs, it could make no room."""
+
+    def unreadable(*_: object) -> None:
+        raise BadArtifact("'a.tar.gz' cannot be read: Too many open files")
+
+    monkeypatch.setattr("manymodels.store.trusted.verify", unreadable)
+    with pytest.raises(BadArtifact):
+        fetch(opened, "a.tar.gz")
+    change(store / "folder" / "model.joblib")
+    monkeypatch.undo()
+    refused(opened, "folder")
+    assert not opened.cache._uses
 
 
 def test_a_copy_that_was_changed_is_made_anew(opened: Store) -> None:

@@ -253,6 +253,16 @@ def test_output_streams_and_the_exit_code_and_last_words_are_handed_on(job: Fold
     assert 8000 < len(job.failure()) < 9000
 
 
+def test_failure_file_of_an_earlier_try_goes(job: Folder) -> None:
+    job.write("code/fail.py", "raise SystemExit('first')\n")
+    assert job.refused(SAGEMAKER_PROGRAM="fail.py") == "fail.py ended with exit code 1: first"
+    job.write("code/fail.py", "raise SystemExit('second')\n")
+    assert job.refused(SAGEMAKER_PROGRAM="fail.py") == "fail.py ended with exit code 1: second"
+    job.write("code/fail.py", "")
+    job.train(SAGEMAKER_PROGRAM="fail.py")
+    assert not (job.base / "output/failure").exists()
+
+
 def test_failure_file_of_the_script_stays(job: Folder) -> None:
     job.write("code/fail.py", "open('../output/failure', 'w').write('mine')\nraise SystemExit(1)\n")
     assert "is left as it is" in job.train(code=1, SAGEMAKER_PROGRAM="fail.py")
@@ -405,12 +415,10 @@ def test_plugin_chosen_by_a_hyperparameter(job: Folder, tmp_path: Path) -> None:
     job.configure(depth="3", loss='"huber"', sagemaker_region='"eu"', _tuning_objective_metric="a")
     chosen = "the plugins sklearn and toy can train; choose one with the hyperparameter 'manymodels_plugin'"
     assert job.refused(PYTHONPATH=path) == chosen
-    (job.base / "output/failure").unlink()
 
     job.configure(manymodels_plugin="troy")
     unknown = "the hyperparameter manymodels_plugin is 'troy', which cannot train; use sklearn or toy"
     assert job.refused(PYTHONPATH=path) == unknown
-    (job.base / "output/failure").unlink()
 
     job.configure(manymodels_plugin="toy", depth="3", loss='"huber"', sagemaker_region='"eu"', _tuning="a")
     assert "training with the plugin toy" in job.train(PYTHONPATH=path)

@@ -251,23 +251,24 @@ def _digests(envelope: _Envelope, name: str) -> dict[str, str]:
 
 
 def _files(folder: Path, name: str) -> list[tuple[str, Path]]:
-    """Return every file, hidden ones too: code may read or import them as well."""
+    """Return every file, hidden ones and empty folders too: code may read or import them as well."""
     found = []
     waiting = [(folder, "")]
     try:
         while waiting:
             at, prefix = waiting.pop()
             with os.scandir(at) as scan:
-                for entry in scan:
-                    mode = entry.stat(follow_symlinks=False).st_mode
-                    if stat.S_ISDIR(mode):
-                        waiting.append((Path(entry.path), f"{prefix}{entry.name}/"))
-                    elif stat.S_ISREG(mode):
-                        found.append((prefix + entry.name, Path(entry.path)))
-                    else:
-                        raise BadArtifact(
-                            f"{name!r} holds {prefix + entry.name!r}, which is neither a file nor a folder"
-                        )
+                entries = list(scan)
+            if not entries:
+                found.append((prefix, at))
+            for entry in entries:
+                mode = entry.stat(follow_symlinks=False).st_mode
+                if stat.S_ISDIR(mode):
+                    waiting.append((Path(entry.path), f"{prefix}{entry.name}/"))
+                elif stat.S_ISREG(mode):
+                    found.append((prefix + entry.name, Path(entry.path)))
+                else:
+                    raise BadArtifact(f"{name!r} holds {prefix + entry.name!r}, which is neither a file nor a folder")
     except OSError as error:
         raise BadArtifact(f"{name!r} cannot be read: {error.strerror}") from error
     return found

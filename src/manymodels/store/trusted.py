@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import NotTrusted
+from ..errors import LoadFailed, NotTrusted
 from ..policy import Policy
 from .base import Found, Store
 from .signatures import verify
@@ -66,7 +66,7 @@ class TrustedStore:
             return path
         try:
             verify(path, found.target_model, self._keys)
-        except NotTrusted:
+        except LoadFailed:  # it is not what was signed, or cannot be read
             self.cache.release(path)
             raise
         return path

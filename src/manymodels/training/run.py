@@ -7,7 +7,7 @@ import os
 import signal
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -39,9 +39,12 @@ def run(settings: Settings) -> Failure | None:
     base = settings.base_dir.resolve()
     if not base.is_dir():
         raise SettingsError(f"base_dir is {str(base)!r}, which is no folder; name the one that holds input/")
+    path = base / "output" / "failure"
+    with suppress(OSError):  # what cannot be deleted cannot be written, either, which is logged then
+        path.unlink()  # that of an earlier job, tried in the same folder, would be taken for this one's
     failure = _run(base, settings)
     if failure is not None:
-        record(failure, base / "output" / "failure")
+        record(failure, path)
     return failure
 
 
