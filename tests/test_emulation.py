@@ -621,10 +621,15 @@ def test_tags(aws: Aws) -> None:
 
 
 def test_a_restart_keeps_endpoints_and_folders_stand_for_buckets(aws: Aws, server: Server, tmp_path: Path) -> None:
-    (tmp_path / "s3" / BUCKET / "a").mkdir(parents=True)
-    (tmp_path / "s3" / BUCKET / "a" / "x.tar.gz").write_bytes(archive(6.0))
+    (tmp_path / "s3").mkdir()
     (tmp_path / "cache").mkdir()
     shutil.copy(server.log_file.parent / "cache" / "sagemaker.json", tmp_path / "cache")
+    with serve(tmp_path, tmp_path / "s3", *OPTIONS, "--workers", "1", "--cache-dir", tmp_path / "cache") as other:
+        away = Aws(other.url)
+        assert away.sagemaker.describe_endpoint(EndpointName="kept")["EndpointStatus"] == "Failed"
+        away.close()
+    (tmp_path / "s3" / BUCKET / "a").mkdir(parents=True)
+    (tmp_path / "s3" / BUCKET / "a" / "x.tar.gz").write_bytes(archive(6.0))
     with serve(tmp_path, tmp_path / "s3", *OPTIONS, "--workers", "1", "--cache-dir", tmp_path / "cache") as other:
         again = Aws(other.url)
         again.sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="kept")

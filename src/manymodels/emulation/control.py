@@ -90,7 +90,8 @@ class ControlPlane:
         for name, endpoint in list(self._records.endpoints.items()):
             if endpoint.status == "Deleting":
                 del self._records.endpoints[name]
-            elif endpoint.status != "Failed":
+            elif endpoint.status != "Failed" or endpoint.served:
+                endpoint.served = endpoint.served or endpoint.status in ("InService", "Updating")
                 endpoint.status = "Creating"
                 self._begin(name, self._deploy(name, endpoint, endpoint.deployment))
 

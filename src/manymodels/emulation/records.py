@@ -58,6 +58,8 @@ class EndpointRecord(Record, kw_only=True):
     status: Status = "Creating"
     reason: str | None = None
     modified: float = msgspec.field(default_factory=now)
+    #: Whether it was in service before the server was started anew: if it fails then, the next start tries it again.
+    served: bool = False
 
     def change(self, status: Status, reason: str | None = None) -> None:
         """Take note of another status."""
