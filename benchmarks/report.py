@@ -82,8 +82,9 @@ SECTIONS = {
 
 def about(python: Path, seconds: float) -> dict[str, str]:
     """Return what the page says of this run."""
-    code = "import sys, sklearn, manymodels; print(sys.version.split()[0], sklearn.__version__, manymodels.__version__)"
-    versions = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd="/").stdout.split()
+    # The build of the interpreter as well: one without optimizations takes twice as long for the same.
+    code = "import sys, sklearn, manymodels; print(sklearn.__version__, manymodels.__version__, sys.version)"
+    versions = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd="/").stdout.split(maxsplit=2)
     folder = subprocess.run(
         [python, "-c", "import manymodels; print(manymodels.__file__)"], capture_output=True, text=True, cwd="/"
     ).stdout.strip()
@@ -93,9 +94,9 @@ def about(python: Path, seconds: float) -> dict[str, str]:
     return {
         "date": f"{datetime.date.today()}",
         "machine": f"{platform.platform()}, {os.cpu_count()} processors",
-        "ours": f"manymodels {versions[2] if len(versions) > 2 else '?'} ({commit or 'no commit'})",
-        "Python": versions[0] if versions else "?",
-        "scikit-learn": versions[1] if len(versions) > 1 else "?",
+        "ours": f"manymodels {versions[1] if len(versions) > 1 else '?'} ({commit or 'no commit'})",
+        "Python": " ".join(versions[2].split()) if len(versions) > 2 else "?",
+        "scikit-learn": versions[0] if versions else "?",
         "seconds for each cell": f"{seconds:g}",
         "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
     }
