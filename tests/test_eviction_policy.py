@@ -168,3 +168,26 @@ def test_densities_are_computed_while_models_leave(monkeypatch: pytest.MonkeyPat
         next(policy.victims())
         policy.use(model)
     assert len(computed) == 3
+
+
+def test_counts_begin_small_anew_without_another_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the life of a server a use comes to count more than a float can hold."""
+
+    def left() -> list[str]:
+        drawn = random.Random(0)
+        policy = HitDensity()
+        models = fill(policy, *map(str, range(50)))
+        gone = []
+        for _ in range(200):
+            for _ in range(100):
+                policy.use(models[str(min(int(drawn.expovariate(0.1)), 49))])
+            [name] = names(policy, 1)
+            gone.append(name)
+            policy.remove(models[name])
+            models |= fill(policy, name)
+        return gone
+
+    expected = left()
+    assert len(set(expected)) > 5
+    monkeypatch.setattr("manymodels.endpoint.eviction.MOST", 2.0)
+    assert left() == expected
