@@ -6,13 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from manymodels.server.chores import PATIENCE, QUIET, REST, Chores
+from manymodels.server.chores import CALM, LONG_REST, PATIENCE, QUIET, REST, TELLING, UNDISTURBED, Chores
 
 
 class Clock:
     """A clock that stands still unless a chore takes time."""
 
     now = 100.0
+    #: Seconds of it in which others had the processor.
+    others = 0.0
 
     def __call__(self) -> float:
         return self.now
@@ -40,7 +42,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def chores(clock: Clock) -> Chores:
-    return Chores(clock)
+    return Chores(clock, lambda: clock.now - clock.others)
 
 
 @pytest.fixture
@@ -68,55 +70,100 @@ def test_a_chore_waits_for_its_time_or_is_hastened(chores: Chores, work: Work, c
     chores.add("slow", lambda: work.chore("slow", 0), delay=2)
     chores.add("late", lambda: work.chore("late", 0), delay=3)
     chores.add("late", lambda: work.chore("twice", 0), delay=0)
-    assert chores.wait() == 2
-    chores.hasten("late")
+    chores.add_unhurried("calm", lambda: work.chore("calm", 0))
+    chores.worked()
+    assert chores.wait() == CALM
+    chores.hasten("calm")
     chores.hasten("unknown")
+    clock.now += PATIENCE
     run(chores)
-    assert work.done == ["late end"]
-    assert chores.wait() == 2
+    assert work.done == ["calm end"]
+    assert chores.wait() == pytest.approx(2 - PATIENCE)
     clock.now += 2
     run(chores)
-    assert work.done == ["late end", "slow end"]
+    clock.now += 1
+    run(chores)
+    assert work.done == ["calm end", "slow end", "late end"]
     assert chores.wait() is None
 
 
-def test_a_chore_waits_until_nothing_was_asked_for_some_time(chores: Chores, work: Work, clock: Clock) -> None:
-    chores.add("calm", lambda: work.chore("calm", 0), delay=2, quiet=2)
-    clock.now += 1
+def test_an_unhurried_chore_waits_until_nothing_was_asked_for_some_time(
+    chores: Chores, work: Work, clock: Clock
+) -> None:
     chores.worked()
-    assert chores.wait() == 1
-    clock.now += 1
-    assert chores.wait() == 1, "the last job was a second ago"
-    clock.now += 0.5
+    chores.add_unhurried("calm", lambda: work.chore("calm", 0))
+    clock.now += CALM / 2
+    assert chores.wait() == CALM / 2
     chores.worked()
-    clock.now += 0.5
-    assert chores.wait() == 1.5
-    clock.now += 1.5
+    assert chores.wait() == CALM
+    chores.add("other", lambda: work.chore("other", 0), delay=CALM / 4)
+    assert chores.wait() == CALM / 4
+    clock.now += CALM
     run(chores)
-    assert work.done == ["calm end"]
+    assert work.done == ["other end", "calm end"]
 
 
-def test_of_several_that_wait_for_calm_each_does(chores: Chores, work: Work, clock: Clock) -> None:
+def test_of_several_unhurried_chores_each_waits(chores: Chores, work: Work, clock: Clock) -> None:
     for name in ("a", "b"):
-        chores.add(name, lambda name=name: work.chore(name, 1), delay=1, quiet=1)  # type: ignore[misc]
-    clock.now += 1
+        chores.add_unhurried(name, lambda name=name: work.chore(name, 1))  # type: ignore[misc]
+    clock.now += CALM
+    assert chores.wait() == 0
+    chores.step()
+    assert chores.wait() == 0, "nobody asked meanwhile"
+    chores.worked()
+    assert chores.wait() == 0.25 * LONG_REST
+    chores.add("c", lambda: work.chore("c", 0))
+    clock.now += PATIENCE
+    run(chores)
+    assert work.done == ["a0", "c end"], "others are done while it rests"
+    clock.now += 0.25 * LONG_REST
+    chores.worked()
+    clock.now += QUIET
+    assert chores.wait() == 0, "what has begun goes on"
+    chores.step()
+    assert chores.wait() == pytest.approx(CALM - QUIET), "the next waits until it is calm"
+    chores.hasten("b")
+    run(chores)
+    assert work.done == ["a0", "c end", "a end", "b0", "b end"]
+    assert chores.wait() is None
+
+
+def test_an_unhurried_chore_that_has_begun_can_be_hastened(chores: Chores, work: Work, clock: Clock) -> None:
+    chores.add_unhurried("a", lambda: work.chore("a", 3))
+    clock.now += CALM
+    chores.step()
+    chores.worked()
+    assert chores.wait() == 0.25 * LONG_REST
+    chores.hasten("a")
+    clock.now += PATIENCE
     assert chores.wait() == 0
     chores.step()
     chores.worked()
-    clock.now += 0.25 * REST
-    assert chores.wait() == 0, "what has begun goes on"
-    chores.step()
-    assert chores.wait() == 1 - 0.25 * REST, "the next waits until it is calm"
-    chores.add("c", lambda: work.chore("c", 0))
-    clock.now += QUIET
-    chores.worked()
-    clock.now += QUIET
+    assert chores.wait() == 0.25 * REST
+    assert work.done == ["a0", "a1"]
+
+
+def test_an_unhurried_chore_rests_while_others_want_the_processor(chores: Chores, work: Work, clock: Clock) -> None:
+    seconds = 2**-7  # exact in sums
+    assert seconds < TELLING <= 2 * seconds
+
+    def chore(name: str, share: float) -> Iterator[None]:
+        for _ in work.chore(name, 4, seconds):
+            clock.others += (1 - share) * seconds
+            yield
+
+    chores.add_unhurried("alone", lambda: chore("alone", UNDISTURBED + 0.1))
+    chores.add_unhurried("beside", lambda: chore("beside", UNDISTURBED - 0.1))
+    clock.now += CALM
     run(chores)
-    assert work.done == ["a0", "a end", "c end"]
-    chores.hasten("b")
+    assert work.done == ["alone0", "alone1", "alone2", "alone3", "alone end", "beside0", "beside1"]
+    assert chores.wait() == LONG_REST * 2 * seconds
+    chores.add("other", lambda: work.chore("other", 0))
     run(chores)
-    assert work.done == ["a0", "a end", "c end", "b0", "b end"]
-    assert chores.wait() is None
+    assert work.done[-1] == "other end"
+    chores.hasten("beside")
+    run(chores)
+    assert work.done[-1] == "beside end"
 
 
 def test_a_chore_of_one_step_can_be_asked_for_again_as_soon_as_it_is_done(chores: Chores) -> None:
@@ -137,10 +184,11 @@ def test_a_chore_of_one_step_can_be_asked_for_again_as_soon_as_it_is_done(chores
 def test_chores_can_be_dropped_at_any_time(chores: Chores, work: Work) -> None:
     chores.add("a", lambda: work.chore("a"))
     chores.add("b", lambda: work.chore("b"), delay=5)
+    chores.add_unhurried("c", lambda: work.chore("c"))
     assert chores.wait() == 0
     chores.step()
-    chores.drop("a")
-    chores.drop("b")
+    for name in "abc":
+        chores.drop(name)
     chores.drop("unknown")
     assert chores.wait() is None
     assert work.done == ["a0"]

@@ -35,7 +35,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]
             flask.abort(401)
         if (folder / name).is_dir():
             return flask.redirect(f"/models/{name}/") if not name.endswith("/") else flask.Response("a page")  # type: ignore[return-value]
-        return flask.send_from_directory(folder, name)
+        reply = flask.send_from_directory(folder, name)
+        if flask.request.method == "HEAD":
+            reply.response.close()  # type: ignore[union-attr]  # werkzeug leaves the file open for the collector
+        return reply
 
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
@@ -46,6 +47,9 @@ logger = logging.getLogger(__name__)
 
 #: Seconds after which a loaded model's answer is given though the store has not said yet if it changed.
 LOOK = 1.0
+#: Share of `store_refresh` before whose end a request has the store asked and does not wait for it: the models that are
+#: asked all the time never do.
+AHEAD = 0.25
 
 
 class Endpoint(Measured):
@@ -71,6 +75,7 @@ class Endpoint(Measured):
         self._chores: list[asyncio.Task[None]] = []
         #: Whether a look took too long and none has come to its end since: no other is waited for then.
         self._slow = False
+        self._ahead = 0.0 if math.isinf(settings.store_refresh) else AHEAD * settings.store_refresh
         #: Models being unloaded; set once they are.
         self._leaving: dict[str, asyncio.Event] = {}
         self._room = Room(self._residents, functools.partial(self._evict, reason="room"))
@@ -135,6 +140,8 @@ class Endpoint(Measured):
         start = time.monotonic()
         if resident is not None:
             if start < resident.fresh_until:
+                if start >= resident.fresh_until - self._ahead:
+                    self._flights.join(target_model)
                 self._metrics.hits += not shadow
                 return await self._invoke(resident, invocation, timeout)
             answer = await self._invoke_while_looking(resident, invocation, timeout, shadow)
@@ -344,16 +351,9 @@ class Endpoint(Measured):
         opened.files = None  # it is the resident's to release
         resident = self._residents.add(found, path, description.bytes, description.load_seconds, self._fresh_until())
         self._fetcher.check(resident)
-        logger.info(
-            "loaded",
-            extra={
-                "model": name,
-                "plugin": description.plugin,
-                "bytes": description.bytes,
-                "fetch_ms": round(timings.fetch * 1e3, 1),
-                "load_ms": round(timings.load * 1e3, 1),
-            },
-        )
+        took = {"fetch_ms": round(timings.fetch * 1e3, 1), "load_ms": round(timings.load * 1e3, 1)}
+        extra = {"model": name, "plugin": description.plugin, "bytes": description.bytes, **took}
+        logger.info("loaded", extra=extra)
 
     def _fresh_until(self) -> float:
         return time.monotonic() + self._settings.store_refresh

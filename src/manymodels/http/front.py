@@ -14,7 +14,7 @@ import uvloop
 
 from .. import log
 from ..server.streams import Stream
-from . import heap
+from . import interpreter
 from .link import Answered, Asked, Ended, Gone, Link, Piece, Read, ToFront, to_front_decoder
 from .listener import Listener
 from .replies import Reply
@@ -103,7 +103,7 @@ async def _run(config: FrontConfig) -> None:
     await asyncio.get_running_loop().create_unix_connection(lambda: owner.link, sock=connection)
     with socket.socket(fileno=config.listening) as sock:
         await listener.start(sock)
-        heap.freeze()
+        interpreter.tune()
         await owner.stop.wait()
         # Without an owner nothing can be answered.
         await listener.stop(0 if owner.lost.is_set() else config.grace)

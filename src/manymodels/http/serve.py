@@ -16,7 +16,7 @@ from ..asynchronous import Runner
 from ..endpoint import Role
 from ..errors import SettingsError
 from ..settings import Settings
-from . import heap
+from . import interpreter
 from .app import create_app
 from .asynchronous import AsyncInvocations
 from .fronts import Fronts
@@ -74,7 +74,7 @@ async def _run(
         for sock in socks:
             sock.listen(BACKLOG)  # before it is told that it can be connected to
         async with _serving(role, runner, settings, socks, access_keys, plane) as serving:
-            heap.freeze()
+            interpreter.tune()
             ready(socks[0].getsockname()[1])
             await stop.wait()
             loop.add_signal_handler(signal.SIGINT, serving.abort)  # who presses Ctrl-C again does not want to wait

@@ -19,72 +19,144 @@ REST = 3.0
 #: seconds for which each lets itself be put off so before it begins.
 QUIET = 0.005
 PATIENCE = 0.05
+#: Seconds without a job before chores that nobody has hastened begin, and how long these rest: under load, and where
+#: the worker is idle but others want its processor, as those do that serve a model in the next worker.
+CALM = 1.0
+LONG_REST = 50.0
+#: Share of a processor from which a chore counts as having it for itself, and seconds of steps by which that is told:
+#: shorter ones are seldom interrupted.
+UNDISTURBED = 0.8
+TELLING = 0.01
+
+
+class _Queue:
+    """Chores whose time has come, in order; the first may have begun."""
+
+    def __init__(self, rest: float) -> None:
+        """Begin with none.
+
+        :param rest: how many times as long as a step took they rest after it, under load.
+        """
+        self.chores: dict[Hashable, Chore | Iterator[None]] = {}
+        #: Since when a step waits.
+        self.waiting = 0.0
+        self._rest = rest
+        self._ended = 0.0
+        self._rest_until = 0.0
+
+    def push(self, key: Hashable, chore: Chore | Iterator[None], now: float) -> None:
+        """Take on a chore."""
+        if not self.chores:
+            self.waiting = now
+        self.chores[key] = chore
+
+    def pause(self, now: float, worked: float) -> float:
+        """Return for how many seconds the next step is put off.
+
+        :param worked: when the last job was done.
+        """
+        if worked < self._ended:
+            return 0.0  # nobody has asked meanwhile
+        quiet = min(worked + QUIET, self.waiting + PATIENCE)
+        return max(0.0, self._rest_until - now, quiet - now)
+
+    def step(self, clock: Callable[[], float]) -> float:
+        """Do one step of the first, and return how many seconds it took."""
+        key, chore = next(iter(self.chores.items()))
+        start = clock()
+        try:
+            if callable(chore):
+                chore = self.chores[key] = chore()
+            next(chore)
+        except StopIteration:
+            self.chores.pop(key, None)
+        except Exception:
+            logger.exception("a chore failed")
+            self.chores.pop(key, None)
+        now = self._ended = clock()
+        if key not in self.chores:  # the next is put off anew; the steps of one that has begun are not
+            self.waiting = now
+        self._rest_until = now + self._rest * (now - start)
+        return now - start
 
 
 class Chores:
     """Does chores one after the other, a step each time it is asked to."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        #: Chores whose time has come, in order; the first may have begun.
-        self._due: dict[Hashable, Chore | Iterator[None]] = {}
-        #: The others, and their times; what is no longer among the others is left in the heap until then.
-        self._later: dict[Hashable, Chore] = {}
-        self._times: list[tuple[float, int, Hashable, float]] = []
-        self._numbers = itertools.count()
-        self._rest_until = 0.0
-        self._busy = False
-        self._worked = 0.0
-        #: Since when a step waits.
-        self._waiting = 0.0
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, processor: Callable[[], float] = time.thread_time
+    ) -> None:
+        """Begin with none.
 
-    def add(self, key: Hashable, chore: Chore, delay: float = 0.0, quiet: float = 0.0) -> None:
+        :param clock: tells the time, in seconds.
+        :param processor: tells for how many seconds this thread has had a processor.
+        """
+        self._clock = clock
+        self._processor = processor
+        self._due = _Queue(REST)
+        #: What nobody has hastened.
+        self._unhurried = _Queue(LONG_REST)
+        #: What is not due yet, and when it will be; what was dropped is left in the heap until then.
+        self._later: dict[Hashable, Chore] = {}
+        self._times: list[tuple[float, int, Hashable]] = []
+        self._numbers = itertools.count()
+        self._worked = 0.0
+        #: Seconds of unhurried steps since it was last told whether others want the processor, and those they had it.
+        self._taken = self._had = 0.0
+        self._crowded_until = 0.0
+
+    def add(self, key: Hashable, chore: Chore, delay: float = 0.0) -> None:
         """Take on a chore, unless one of that key waits already.
 
         :param chore: returns an iterator whose every ``next`` is a step, the first with the call itself. What has
             one step returns an empty iterator: with another to come, it could not be taken on anew in between.
         :param delay: seconds before it may begin.
-        :param quiet: seconds since the last job before it may begin, unless it is hastened.
         """
-        if key not in self._due and key not in self._later:
+        if key not in self._due.chores and key not in self._later:
             self._later[key] = chore
-            heapq.heappush(self._times, (self._clock() + delay, next(self._numbers), key, quiet))
+            heapq.heappush(self._times, (self._clock() + delay, next(self._numbers), key))
+
+    def add_unhurried(self, key: Hashable, chore: Chore) -> None:
+        """Take on a chore that, until it is hastened, waits until the worker is idle, and rests while others are not.
+
+        Between its steps those of other chores may be done.
+        """
+        self._unhurried.push(key, chore, self._clock())
 
     def hasten(self, key: Hashable) -> None:
-        """Let a chore begin now."""
-        if (chore := self._later.pop(key, None)) is not None:
-            if not self._due:
-                self._waiting = self._clock()
-            self._due[key] = chore
+        """Let an unhurried chore begin now, or go on as others do."""
+        if (chore := self._unhurried.chores.pop(key, None)) is not None:
+            self._due.push(key, chore, self._clock())
 
     def drop(self, key: Hashable) -> None:
         """Forget a chore."""
-        self._later.pop(key, None)
-        self._due.pop(key, None)
+        for chores in (self._later, self._due.chores, self._unhurried.chores):
+            chores.pop(key, None)
 
     def worked(self) -> None:
         """Take note that a job was done: the worker is not idle."""
-        self._busy = True
         self._worked = self._clock()
 
     def wait(self) -> float | None:
         """Return the seconds until there is a step to do; None if there are no chores."""
         now = self._clock()
         while self._times and (self._times[0][0] <= now or self._times[0][2] not in self._later):
-            due, number, key, quiet = heapq.heappop(self._times)
-            if key in self._later and now < (calm := self._worked + quiet):
-                heapq.heappush(self._times, (calm, number, key, quiet))
-            elif quiet and self._due:  # one at a time: once that is done it may be calm no more
-                heapq.heappush(self._times, (due, number, key, quiet))
-                break
-            else:
-                self.hasten(key)
-        if not self._due:
-            return self._times[0][0] - now if self._times else None
-        if not self._busy:
-            return 0.0
-        pause = min(self._worked + QUIET, self._waiting + PATIENCE)
-        return max(0.0, self._rest_until - now, pause - now)
+            key = heapq.heappop(self._times)[2]
+            if (chore := self._later.pop(key, None)) is not None:
+                self._due.push(key, chore, now)
+        if self._due.chores:
+            return self._due.pause(now, self._worked)
+        waits = [self._times[0][0] - now] if self._times else []
+        if self._unhurried.chores:
+            waits.append(self._wait_unhurried(now))
+        return min(waits, default=None)
+
+    def _wait_unhurried(self, now: float) -> float:
+        if callable(next(iter(self._unhurried.chores.values()))):
+            pause = self._worked + CALM - now
+        else:
+            pause = self._unhurried.pause(now, self._worked)
+        return max(0.0, pause, self._crowded_until - now)
 
     def work(self, interrupted: Callable[[float], object]) -> None:
         """Do chores until there is something else to do, or none is left.
@@ -98,20 +170,14 @@ class Chores:
                 self.step()
 
     def step(self) -> None:
-        """Do one step of the first chore that is due."""
-        key, chore = next(iter(self._due.items()))
-        start = self._clock()
-        self._busy = False
-        try:
-            if callable(chore):
-                chore = self._due[key] = chore()
-            next(chore)
-        except StopIteration:
-            self._due.pop(key, None)
-        except Exception:
-            logger.exception("a chore failed")
-            self._due.pop(key, None)
-        now = self._clock()
-        if key not in self._due:  # the next is put off anew; the steps of one that has begun are not
-            self._waiting = now
-        self._rest_until = now + REST * (now - start)
+        """Do one step of the first chore whose time has come."""
+        if self._due.chores:
+            self._due.step(self._clock)
+            return
+        before = self._processor()
+        self._taken += self._unhurried.step(self._clock)
+        self._had += self._processor() - before
+        if self._taken >= TELLING:
+            if self._had < UNDISTURBED * self._taken:
+                self._crowded_until = self._clock() + LONG_REST * self._taken
+            self._taken = self._had = 0.0

@@ -321,6 +321,7 @@ class Slot(asyncio.Protocol):
             job.stream(message, functools.partial(_tell, self._transport))
             return
         self.sent.popleft()
+        self.tries = None  # the worker says so before it goes on with that
         self._begin()
         if isinstance(message, Answered):
             self._batched(len(message.outcomes))

@@ -15,8 +15,6 @@ from .messages import sendable
 
 #: Invocations after which a faster predictor is tried at once: for fewer, the trial costs more than it saves.
 ASKED = 4
-#: Seconds without a job before models that were asked less often are accelerated.
-SETTLE = 1.0
 #: Longest reason that is passed on, in characters; a plugin's error may be of any length.
 _REASON = 1000
 
@@ -27,20 +25,26 @@ class Trials:
     def __init__(self, chores: Chores, begins: Callable[[int], None], serves: Callable[[int, Predictor], None]) -> None:
         """Have no model yet.
 
-        :param begins: called with a model's number when a faster predictor of it is made and tried, which may end
-            the process.
+        :param begins: called with a model's number before a faster predictor of it is made or tried, which may end
+            the process; again after a job, or a step for another.
         :param serves: called with what serves a model from now on; after a trial, and if it changes later.
         """
         self._chores = chores
         self._begins = begins
         self._serves = serves
+        #: The model whose steps the front knows of.
+        self._trying: int | None = None
 
     def loaded(self, number: int, model: Model, *, allowed: bool) -> None:
         """Take on a model, by a number of the caller's that is also the key of its chore."""
         if allowed:
-            self._chores.add(number, partial(self._try, number, model), SETTLE, quiet=SETTLE)
+            self._chores.add_unhurried(number, partial(self._try, number, model))
         else:
             model.predictor, model.news = Predictor(reason="its worker ended while a faster one was tried"), True
+
+    def worked(self) -> None:
+        """Take note that a job was done, by whose answer the front knows that no step was."""
+        self._trying = None
 
     def asked(self, number: int, model: Model) -> None:
         """Take note that a model was asked."""
@@ -49,20 +53,30 @@ class Trials:
         self._tell(number, model)
 
     def _try(self, number: int, model: Model) -> Iterator[None]:
-        self._begins(number)
+        self._begin(number)
         before = allocated()
         steps = model.accelerate()
         next(steps, None)  # makes it; what comes then compares it
         taken = max(0, allocated() - before)
         yield
-        yield from steps
+        self._begin(number)
+        for _ in steps:
+            yield
+            self._begin(number)
         assert model.predictor is not None
         if model.predictor.name != ORIGINAL:
             model.predictor = msgspec.structs.replace(model.predictor, bytes=taken)
         self._tell(number, model)
 
+    def _begin(self, number: int) -> None:
+        """Say of which model the next step is, where the front knows of no step or of another's."""
+        if self._trying != number:
+            self._trying = number
+            self._begins(number)
+
     def _tell(self, number: int, model: Model) -> None:
         if model.predictor is not None and model.news:
             model.news = False
+            self._trying = None  # the front takes what follows for the end of a trial
             reason = sendable(model.predictor.reason)[:_REASON]
             self._serves(number, msgspec.structs.replace(model.predictor, reason=reason))

@@ -141,6 +141,7 @@ class Worker:
         """Take on the chores that a job leads to."""
         chores = self._chores
         chores.worked()
+        self._trials.worked()
         chores.add(None, self._report_memory, REPORT)
         model = self._models.get(job.model)
         if isinstance(job, Run) and model is not None:

@@ -23,7 +23,7 @@ def walk(folder: Path, name: str) -> Iterator[tuple[str, os.stat_result]]:
     :raises BadArtifact: at a link that is broken, leaves the folder or leads to a folder, and at
         anything that is neither file nor folder.
     """
-    yield from _walk(os.path.realpath(folder), "", name)
+    yield from _walk(str(folder), "", name)
 
 
 def _walk(root: str, prefix: str, name: str) -> Iterator[tuple[str, os.stat_result]]:
@@ -38,7 +38,7 @@ def _walk(root: str, prefix: str, name: str) -> Iterator[tuple[str, os.stat_resu
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(root, relative + "/", name)
             continue
-        if entry.is_symlink() and not _is_there(os.path.realpath(entry.path), root):
+        if entry.is_symlink() and not _is_there(os.path.realpath(entry.path), os.path.realpath(root)):
             raise BadArtifact(
                 f"{name!r} holds {relative!r}, a link that is broken or leads out of it; put the file there itself"
             )
