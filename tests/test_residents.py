@@ -404,3 +404,41 @@ def test_a_loaded_model_is_served_while_the_store_does_not_answer(
             await ask(endpoint, "a", "b")
 
     asyncio.run(main())
+
+
+def test_who_asks_shortly_before_the_store_is_due_does_not_wait_for_it(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    answers = threading.Event()
+    answers.set()
+    looks: list[str] = []
+    find = LocalStore.find
+
+    def slow(store: LocalStore, target_model: str) -> Found:
+        looks.append(target_model)
+        assert answers.wait(60)
+        return find(store, target_model)
+
+    monkeypatch.setattr(LocalStore, "find", slow)
+
+    async def main() -> None:
+        monkeypatch.setattr("manymodels.endpoint.endpoint.AHEAD", 0.0)
+        async with serve({"a": 1}, 10, store_refresh=3600) as (endpoint, _):
+            await ask(endpoint, "a")
+            looks.clear()
+            await ask(endpoint, "a")
+            assert looks == [], "the store is not due for long"
+        monkeypatch.setattr("manymodels.endpoint.endpoint.AHEAD", 1.0)
+        async with serve({"a": 1}, 10, store_refresh=3600) as (endpoint, shelf):
+            await ask(endpoint, "a")
+            looks.clear()
+            answers.clear()
+            (tmp_path / "store" / "a").write_bytes(b"..")
+            try:
+                await asyncio.wait_for(ask(endpoint, "a", "a"), PATIENCE)
+            finally:
+                answers.set()
+            await until(lambda: shelf.held == {"a": 2})
+            assert looks == ["a"], "it is asked once at a time"
+
+    asyncio.run(main())
