@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 
 import pytest
+from serving import until
 
-from manymodels.server.chores import CALM, LONG_REST, PATIENCE, QUIET, REST, TELLING, UNDISTURBED, Chores
+from manymodels.server.busy import LOOK, Busy
+from manymodels.server.chores import CALM, LONG_REST, PATIENCE, QUIET, REST, Chores
 
 
 class Clock:
     """A clock that stands still unless a chore takes time."""
 
     now = 100.0
-    #: Seconds of it in which others had the processor.
-    others = 0.0
+    #: Whether the server is busy.
+    busy = False
 
     def __call__(self) -> float:
         return self.now
@@ -42,7 +47,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def chores(clock: Clock) -> Chores:
-    return Chores(clock, lambda: clock.now - clock.others)
+    return Chores(lambda: clock.busy, clock)
 
 
 @pytest.fixture
@@ -111,7 +116,7 @@ def test_of_several_unhurried_chores_each_waits(chores: Chores, work: Work, cloc
     chores.step()
     assert chores.wait() == 0, "nobody asked meanwhile"
     chores.worked()
-    assert chores.wait() == 0.25 * LONG_REST
+    assert chores.wait() == CALM
     chores.add("c", lambda: work.chore("c", 0))
     clock.now += PATIENCE
     run(chores)
@@ -133,7 +138,7 @@ def test_an_unhurried_chore_that_has_begun_can_be_hastened(chores: Chores, work:
     clock.now += CALM
     chores.step()
     chores.worked()
-    assert chores.wait() == 0.25 * LONG_REST
+    assert chores.wait() == CALM
     chores.hasten("a")
     clock.now += PATIENCE
     assert chores.wait() == 0
@@ -143,27 +148,80 @@ def test_an_unhurried_chore_that_has_begun_can_be_hastened(chores: Chores, work:
     assert work.done == ["a0", "a1"]
 
 
-def test_an_unhurried_chore_rests_while_others_want_the_processor(chores: Chores, work: Work, clock: Clock) -> None:
-    seconds = 2**-7  # exact in sums
-    assert seconds < TELLING <= 2 * seconds
-
-    def chore(name: str, share: float) -> Iterator[None]:
-        for _ in work.chore(name, 4, seconds):
-            clock.others += (1 - share) * seconds
-            yield
-
-    chores.add_unhurried("alone", lambda: chore("alone", UNDISTURBED + 0.1))
-    chores.add_unhurried("beside", lambda: chore("beside", UNDISTURBED - 0.1))
+def test_an_unhurried_chore_rests_while_the_server_is_busy(chores: Chores, work: Work, clock: Clock) -> None:
+    step = 2**-8  # exact in sums
+    chores.add_unhurried("a", lambda: work.chore("a", 3, step))
     clock.now += CALM
     run(chores)
-    assert work.done == ["alone0", "alone1", "alone2", "alone3", "alone end", "beside0", "beside1"]
-    assert chores.wait() == LONG_REST * 2 * seconds
+    assert work.done == ["a0", "a1", "a2", "a end"]
+    clock.busy = True
+    for name in "bc":
+        chores.add_unhurried(name, lambda name=name: work.chore(name, 3, step))  # type: ignore[misc]
+    clock.now += CALM
+    run(chores)
+    assert work.done[4:] == ["b0"]
+    assert chores.wait() == step * LONG_REST
+    clock.now += step * LONG_REST
+    run(chores)
+    assert work.done[4:] == ["b0", "b1"]
     chores.add("other", lambda: work.chore("other", 0))
+    chores.hasten("c")
     run(chores)
-    assert work.done[-1] == "other end"
-    chores.hasten("beside")
+    assert work.done[4:] == ["b0", "b1", "c0", "c1", "c2", "c end", "other end"], "others need not rest"
+    clock.busy = False
     run(chores)
-    assert work.done[-1] == "beside end"
+    assert work.done[-2:] == ["b2", "b end"]
+
+
+def test_a_chore_that_was_hastened_is_so_for_a_while(chores: Chores, work: Work, clock: Clock) -> None:
+    step = 2**-8  # exact in sums
+    for name in ("once", "twice"):
+        chores.add_unhurried(name, lambda name=name: work.chore(name, 2, step))  # type: ignore[misc]
+        chores.hasten(name)
+    clock.busy = True
+    chores.step()
+    clock.now += CALM
+    chores.worked()
+    clock.now += QUIET
+    chores.hasten("twice")
+    run(chores)
+    assert work.done == ["once0", "twice0", "twice1", "twice end", "once1"]
+    assert chores.wait() == step * LONG_REST
+    clock.busy = False
+    run(chores)
+    assert work.done[-1] == "once end"
+    assert chores.wait() is None
+
+
+def test_after_a_long_step_it_is_looked_again_whether_the_server_is_busy(
+    chores: Chores, work: Work, clock: Clock
+) -> None:
+    chores.add_unhurried("a", lambda: work.chore("a", 1, seconds=CALM))
+    clock.now += CALM
+    clock.busy = True
+    run(chores)
+    assert chores.wait() == CALM
+    clock.busy = False
+    assert chores.wait() == 0
+
+
+def test_a_process_is_busy_while_it_has_a_processor() -> None:
+    command = [sys.executable, "-c", "input('ready')\nwhile True: pass"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdout.read(1)
+            busy = Busy(process.pid)
+            time.sleep(2 * LOOK)
+            assert not busy()
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            until(busy, "it is busy")
+        finally:
+            process.kill()
+    until(lambda: not busy(), "it has ended")
+    assert not Busy(0)()
 
 
 def test_a_chore_of_one_step_can_be_asked_for_again_as_soon_as_it_is_done(chores: Chores) -> None:

@@ -189,8 +189,8 @@ class Settings(BaseSettings):
         1.0,
         ge=0,
         validation_alias=_env("store_refresh"),
-        description="Most seconds for which a loaded model is served before the store is asked again if it changed; never, "
-        "as in SageMaker: it is served until it is unloaded.",
+        description="Most seconds for which a loaded model is served before the store is asked again if it changed; "
+        "never, as in SageMaker: it is served until it is unloaded.",
     )
     eviction: Literal["lhd", "lru"] = Field(
         "lhd",

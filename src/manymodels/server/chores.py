@@ -19,14 +19,10 @@ REST = 3.0
 #: seconds for which each lets itself be put off so before it begins.
 QUIET = 0.005
 PATIENCE = 0.05
-#: Seconds without a job before chores that nobody has hastened begin, and how long these rest: under load, and where
-#: the worker is idle but others want its processor, as those do that serve a model in the next worker.
+#: Seconds for which a chore is hastened; seconds without a job before the others begin, and how long these rest while
+#: the worker has jobs or the server is busy: they would take processors, and what these share, from the hot models.
 CALM = 1.0
 LONG_REST = 50.0
-#: Share of a processor from which a chore counts as having it for itself, and seconds of steps by which that is told:
-#: shorter ones are seldom interrupted.
-UNDISTURBED = 0.8
-TELLING = 0.01
 
 
 class _Queue:
@@ -50,18 +46,19 @@ class _Queue:
             self.waiting = now
         self.chores[key] = chore
 
-    def pause(self, now: float, worked: float) -> float:
+    def pause(self, now: float, worked: float, *, busy: bool = False) -> float:
         """Return for how many seconds the next step is put off.
 
         :param worked: when the last job was done.
+        :param busy: whether it rests even if none was done since the last step.
         """
-        if worked < self._ended:
-            return 0.0  # nobody has asked meanwhile
+        if worked < self._ended and not busy:
+            return 0.0
         quiet = min(worked + QUIET, self.waiting + PATIENCE)
         return max(0.0, self._rest_until - now, quiet - now)
 
-    def step(self, clock: Callable[[], float]) -> float:
-        """Do one step of the first, and return how many seconds it took."""
+    def step(self, clock: Callable[[], float]) -> Hashable | None:
+        """Do one step of the first, and return its key if that was its last."""
         key, chore = next(iter(self.chores.items()))
         start = clock()
         try:
@@ -74,36 +71,33 @@ class _Queue:
             logger.exception("a chore failed")
             self.chores.pop(key, None)
         now = self._ended = clock()
-        if key not in self.chores:  # the next is put off anew; the steps of one that has begun are not
-            self.waiting = now
         self._rest_until = now + self._rest * (now - start)
-        return now - start
+        if key in self.chores:
+            return None
+        self.waiting = now  # the next is put off anew; the steps of one that has begun are not
+        return key
 
 
 class Chores:
     """Does chores one after the other, a step each time it is asked to."""
 
-    def __init__(
-        self, clock: Callable[[], float] = time.monotonic, processor: Callable[[], float] = time.thread_time
-    ) -> None:
+    def __init__(self, busy: Callable[[], bool] = lambda: False, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin with none.
 
+        :param busy: says whether the server is, be it with what other workers do.
         :param clock: tells the time, in seconds.
-        :param processor: tells for how many seconds this thread has had a processor.
         """
+        self._server_busy = busy
         self._clock = clock
-        self._processor = processor
         self._due = _Queue(REST)
-        #: What nobody has hastened.
+        #: What nobody has hastened for a while, and when the others were.
         self._unhurried = _Queue(LONG_REST)
+        self._hastened: dict[Hashable, float] = {}
         #: What is not due yet, and when it will be; what was dropped is left in the heap until then.
         self._later: dict[Hashable, Chore] = {}
         self._times: list[tuple[float, int, Hashable]] = []
         self._numbers = itertools.count()
         self._worked = 0.0
-        #: Seconds of unhurried steps since it was last told whether others want the processor, and those they had it.
-        self._taken = self._had = 0.0
-        self._crowded_until = 0.0
 
     def add(self, key: Hashable, chore: Chore, delay: float = 0.0) -> None:
         """Take on a chore, unless one of that key waits already.
@@ -117,20 +111,30 @@ class Chores:
             heapq.heappush(self._times, (self._clock() + delay, next(self._numbers), key))
 
     def add_unhurried(self, key: Hashable, chore: Chore) -> None:
-        """Take on a chore that, until it is hastened, waits until the worker is idle, and rests while others are not.
+        """Take on a chore that, unless hastened, waits until the worker is idle, and rests while the server is not.
 
         Between its steps those of other chores may be done.
         """
         self._unhurried.push(key, chore, self._clock())
 
     def hasten(self, key: Hashable) -> None:
-        """Let an unhurried chore begin now, or go on as others do."""
+        """Let an unhurried chore begin now, or go on as others do, for `CALM` seconds."""
+        now = self._clock()
         if (chore := self._unhurried.chores.pop(key, None)) is not None:
-            self._due.push(key, chore, self._clock())
+            self._due.push(key, chore, now)
+        if key in self._due.chores:
+            self._hastened[key] = now
+
+    def _calm_down(self, now: float) -> None:
+        """Let what was hastened too long ago be unhurried again."""
+        chores = self._due.chores
+        while chores and self._hastened.get(key := next(iter(chores)), now) < now - CALM:
+            del self._hastened[key]
+            self._unhurried.push(key, chores.pop(key), now)
 
     def drop(self, key: Hashable) -> None:
         """Forget a chore."""
-        for chores in (self._later, self._due.chores, self._unhurried.chores):
+        for chores in (self._later, self._due.chores, self._unhurried.chores, self._hastened):
             chores.pop(key, None)
 
     def worked(self) -> None:
@@ -144,6 +148,7 @@ class Chores:
             key = heapq.heappop(self._times)[2]
             if (chore := self._later.pop(key, None)) is not None:
                 self._due.push(key, chore, now)
+        self._calm_down(now)
         if self._due.chores:
             return self._due.pause(now, self._worked)
         waits = [self._times[0][0] - now] if self._times else []
@@ -152,11 +157,10 @@ class Chores:
         return min(waits, default=None)
 
     def _wait_unhurried(self, now: float) -> float:
+        pause = self._unhurried.pause(now, self._worked, busy=self._server_busy())
         if callable(next(iter(self._unhurried.chores.values()))):
-            pause = self._worked + CALM - now
-        else:
-            pause = self._unhurried.pause(now, self._worked)
-        return max(0.0, pause, self._crowded_until - now)
+            pause = max(pause, self._worked + CALM - now)
+        return min(pause, CALM)  # then it is looked again whether it is busy
 
     def work(self, interrupted: Callable[[float], object]) -> None:
         """Do chores until there is something else to do, or none is left.
@@ -171,13 +175,7 @@ class Chores:
 
     def step(self) -> None:
         """Do one step of the first chore whose time has come."""
-        if self._due.chores:
-            self._due.step(self._clock)
-            return
-        before = self._processor()
-        self._taken += self._unhurried.step(self._clock)
-        self._had += self._processor() - before
-        if self._taken >= TELLING:
-            if self._had < UNDISTURBED * self._taken:
-                self._crowded_until = self._clock() + LONG_REST * self._taken
-            self._taken = self._had = 0.0
+        if not self._due.chores:
+            self._unhurried.step(self._clock)
+        elif (done := self._due.step(self._clock)) is not None:
+            self._hastened.pop(done, None)

@@ -48,7 +48,7 @@ class Trials:
 
     def asked(self, number: int, model: Model) -> None:
         """Take note that a model was asked."""
-        if model.asked >= ASKED:
+        if model.asked >= ASKED and model.predictor is None:
             self._chores.hasten(number)
         self._tell(number, model)
 

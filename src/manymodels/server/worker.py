@@ -26,6 +26,7 @@ from ..log import WorkerFormatter
 from ..model import Model
 from ..plugins import Plugins
 from ..trial import Predictor
+from .busy import Busy
 from .chores import Chores
 from .memory import Meter, private
 from .messages import (
@@ -78,13 +79,15 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     modules: tuple[str, ...] = ()
     #: Bytes a worker may allocate beyond what it starts with; 0: no limit.
     memory: int = 0
+    #: Process id of the front; 0 if there is none to look at.
+    front: int = 0
     settings: ModelSettings = ModelSettings()
 
 
 class Worker:
     """Serves one connection to the front until it closes."""
 
-    def __init__(self, connection: socket.socket, plugins: Plugins, settings: ModelSettings) -> None:
+    def __init__(self, connection: socket.socket, plugins: Plugins, settings: ModelSettings, front: int = 0) -> None:
         self._connection = connection
         self._plugins = plugins
         self._settings = settings
@@ -95,7 +98,7 @@ class Worker:
         self._models: dict[int, Model] = {}
         #: Memory each takes, a faster predictor left out.
         self._bytes: dict[int, int] = {}
-        self._chores = Chores()
+        self._chores = Chores(Busy(front))
         self._trials = Trials(self._chores, lambda number: self._send(Tries(number)), self._tell)
         self._outlet = Outlet(self._send, lambda wait: self._receive(wait=wait))
         self._poll = select.poll()
@@ -299,7 +302,7 @@ def run(connection: socket.socket, log: int, plugins: Plugins, config: WorkerCon
         limit_memory(config.memory)
     # Of what a model forks: the front would take what that says for the worker's.
     os.register_at_fork(after_in_child=connection.close)
-    Worker(connection, plugins, config.settings).serve()
+    Worker(connection, plugins, config.settings, config.front).serve()
 
 
 def limit_memory(allowance: int) -> None:

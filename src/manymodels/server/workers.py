@@ -6,6 +6,7 @@ import asyncio
 import functools
 import itertools
 import logging
+import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -73,6 +74,7 @@ class WorkerPool(Holder[Resident]):
             blocked=tuple(self._settings.block_plugins),
             modules=tuple(self._plugins.warm_up_imports(plugins)),
             memory=self._budget.limit + HEADROOM,
+            front=os.getpid(),
             settings=self._settings.model_settings(),
         )
 
