@@ -175,21 +175,24 @@ def test_an_unhurried_chore_rests_while_the_server_is_busy(chores: Chores, work:
 
 def test_a_chore_that_was_hastened_is_so_for_a_while(chores: Chores, work: Work, clock: Clock) -> None:
     step = 2**-8  # exact in sums
-    for name in ("once", "twice"):
+    for name in ("begun", "once", "twice"):
         chores.add_unhurried(name, lambda name=name: work.chore(name, 2, step))  # type: ignore[misc]
         chores.hasten(name)
     clock.busy = True
     chores.step()
     clock.now += CALM
     chores.worked()
-    clock.now += QUIET
+    clock.now += PATIENCE
     chores.hasten("twice")
     run(chores)
-    assert work.done == ["once0", "twice0", "twice1", "twice end", "once1"]
+    assert work.done == ["begun0", "begun1", "begun end", "twice0", "twice1", "twice end"]
+    clock.now += CALM
+    run(chores)
+    assert work.done[6:] == ["once0"]
     assert chores.wait() == step * LONG_REST
     clock.busy = False
     run(chores)
-    assert work.done[-1] == "once end"
+    assert work.done[6:] == ["once0", "once1", "once end"]
     assert chores.wait() is None
 
 

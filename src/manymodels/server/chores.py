@@ -118,7 +118,7 @@ class Chores:
         self._unhurried.push(key, chore, self._clock())
 
     def hasten(self, key: Hashable) -> None:
-        """Let an unhurried chore begin now, or go on as others do, for `CALM` seconds."""
+        """Let an unhurried chore go on as others do, or begin as they do within the next `CALM` seconds."""
         now = self._clock()
         if (chore := self._unhurried.chores.pop(key, None)) is not None:
             self._due.push(key, chore, now)
@@ -126,11 +126,14 @@ class Chores:
             self._hastened[key] = now
 
     def _calm_down(self, now: float) -> None:
-        """Let what was hastened too long ago be unhurried again."""
-        chores = self._due.chores
-        while chores and self._hastened.get(key := next(iter(chores)), now) < now - CALM:
+        """Let what was hastened too long ago, and has not begun, be unhurried again."""
+        due = self._due.chores
+        while due and callable(next(iter(due.values()))):
+            key = next(iter(due))
+            if self._hastened.get(key, now) >= now - CALM:
+                break
             del self._hastened[key]
-            self._unhurried.push(key, chores.pop(key), now)
+            self._unhurried.push(key, due.pop(key), now)
 
     def drop(self, key: Hashable) -> None:
         """Forget a chore."""
