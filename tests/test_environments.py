@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import Generator, Iterator
@@ -16,7 +18,7 @@ from manymodels import Plugins, hookimpl
 from manymodels.artifact import Artifact
 from manymodels.environments import Environments, own, read
 from manymodels.environments.build import Lock, find_uv
-from manymodels.environments.requirements import LIMIT, met
+from manymodels.environments.requirements import LIMIT, MOST, met
 from manymodels.errors import BadArtifact, LoadFailed, SettingsError
 from manymodels.plugins import Binding
 from manymodels.settings import load
@@ -111,6 +113,13 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
         read(artifact(tmp_path, b"\xff\xfe"), parse=True)
     with pytest.raises(BadArtifact, match=f"has more than {LIMIT} bytes"):
         read(artifact(tmp_path, b"#" * (LIMIT + 1)), parse=True)
+
+
+def test_more_requirements_than_may_be_are_refused(tmp_path: Path) -> None:
+    many = [f"pluggy>=0.{number}" for number in range(MOST + 1)]
+    assert len(lines(tmp_path, "\n".join(many[:-1]))) == MOST
+    with pytest.raises(BadArtifact, match=f"line {MOST + 1}: there are more than {MOST} requirements"):
+        lines(tmp_path, "\n".join(many))
 
 
 def test_what_is_installed_here_needs_no_environment() -> None:
@@ -222,4 +231,21 @@ def test_a_lock_is_for_one_who_builds_or_several_who_use(tmp_path: Path) -> None
     assert not second.take(alone=True)
     first.close()
     assert second.take(alone=True)
+    second.close()
+
+
+def test_a_lock_that_can_only_be_read_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Lock(tmp_path / "lock").close()
+    opened = os.open
+
+    def read_only(path: Path, flags: int, *rest: int) -> int:
+        if flags & os.O_RDWR:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return opened(path, flags, *rest)
+
+    monkeypatch.setattr(os, "open", read_only)  # root, as whom tests run too, may write to what others may not
+    first, second = Lock(tmp_path / "lock"), Lock(tmp_path / "lock")
+    assert first.take(alone=False)
+    assert not second.take(alone=True)
+    first.close()
     second.close()

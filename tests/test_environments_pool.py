@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -150,10 +151,32 @@ async def test_a_failed_build_is_tried_again_after_a_while(
     make(flags["environment_wheels"], "later", "1.0")
     with pytest.raises(LoadFailed, match="later"):
         await found.build("m", missing, BINDING)
+    assert found.get("m", None, BINDING) is None
+    found.check("m")  # its next version needs nothing
+    with pytest.raises(LoadFailed, match="later"):
+        found.get("m", missing, BINDING)
     for build in found._builds.values():
         build.until = 0.0
+    found.check("m")  # it may be right by now
     built = await found.build("m", missing, BINDING)
     assert built is not None
     assert "later==1.0" in built.packages
     found.check("m")
     await found.close()
+
+
+async def test_an_environment_was_last_used_when_a_model_last_asked_for_it(flags: dict[str, Any]) -> None:
+    found = Environments(load(**flags), Plugins.installed())
+    built = await found.build("m", NEEDS, BINDING)
+    assert built is not None
+    lock = flags["cache_dir"] / "environments" / f"{built.name}.lock"
+
+    def last_used() -> float:
+        return next(last for environment, last, _ in found.list() if environment == built)
+
+    os.utime(lock, (0, 0))
+    assert found.get("other", NEEDS, BINDING) is not None
+    assert last_used() > 0
+    os.utime(lock, (0, 0))
+    await found.close()
+    assert last_used() > 0, "it was in use until now"

@@ -289,6 +289,12 @@ def test_what_the_script_leaves_running_is_killed(job: Folder) -> None:
     )
 
 
+def test_what_the_script_leaves_running_may_write_for_ever(job: Folder) -> None:
+    job.write("code/flood.py", "import subprocess\nsubprocess.Popen(['sh', '-c', 'yes >&2'])\nraise SystemExit(3)\n")
+    job.train(code=3, SAGEMAKER_PROGRAM="flood.py")
+    assert job.failure().startswith("flood.py ended with exit code 3: y")
+
+
 @pytest.mark.parametrize(
     ("program", "submit", "reason"),
     [

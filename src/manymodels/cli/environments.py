@@ -144,7 +144,7 @@ def remove(names: tuple[str, ...], unused: float | None, **flags: Any) -> None:
         if name not in found:
             raise click.ClickException(f"there is no environment {name!r}; see manymodels environments list")
         if not kept.remove(name):
-            raise click.ClickException(f"{name} is in use; stop the server that uses it, or unload its models")
+            raise click.ClickException(f"{name} is in use; stop the server that uses it")
         click.echo(f"removed {name}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -56,7 +57,12 @@ class Lock:
     """A file whose lock is held by who builds or removes an environment, alone, and by who uses it, together."""
 
     def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            self._file = os.open(path, os.O_RDONLY)  # another user's, or in an image: it can be used all the same
 
     def take(self, *, alone: bool) -> bool:
         """Take the lock, or turn one held together into one held alone and back; False: others are in the way."""

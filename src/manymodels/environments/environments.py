@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import hashlib
 import logging
@@ -33,6 +34,8 @@ BUILDS = 2
 FORGET = 300.0
 #: Failed builds remembered; beyond, the oldest are forgotten.
 FAILURES = 1000
+#: Lists of requirements of which it is remembered whether they are met, and what their environment is made from.
+PLANS = 256
 
 #: What a worker begins with; given the folder with our packages, and the names of plugins to leave out.
 _CHECK = """
@@ -87,8 +90,8 @@ class Environments:
             return
         # Both look through all that is installed, which takes milliseconds, and loads wait for them.
         self._ours_by_name = own.names()
-        self._met = functools.lru_cache(4096)(met)
-        self._plan = functools.lru_cache(4096)(self._combine)
+        self._met = functools.lru_cache(PLANS)(met)
+        self._plan = functools.lru_cache(PLANS)(self._combine)
         if settings.environments == "build":
             find_uv()
         try:
@@ -104,7 +107,8 @@ class Environments:
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-        for lock in self._used.values():
+        for name, lock in self._used.items():
+            self._touch(name)
             lock.close()
         self._used.clear()
         if self._temporary is not None:
@@ -128,6 +132,8 @@ class Environments:
         :raises ModelNotReady: while its environment is being built.
         :raises LoadFailed: if that failed, or has to be done by the operator.
         """
+        for other in self._builds.values():
+            other.models.discard(model)  # what an earlier version of it asked for
         if requirements is None or not self.wanted(requirements):
             return None
         ours = self._ours(binding)
@@ -153,7 +159,7 @@ class Environments:
         :raises LoadFailed: if that failed.
         """
         for build in self._builds.values():
-            if model in build.models:
+            if model in build.models and (build.error is None or time.monotonic() < build.until):
                 raise _state(model, build)
 
     async def build(self, model: str, requirements: Requirements | None, binding: Binding) -> Environment | None:
@@ -183,26 +189,41 @@ class Environments:
                 lock.close()
 
     def remove(self, name: str) -> bool:
-        """Delete an environment; False if somebody uses it."""
-        return remove(self._folder / name)
+        """Delete an environment; False if somebody uses it.
+
+        :raises SettingsError: if it is another user's.
+        """
+        try:
+            return remove(self._folder / name)
+        except OSError as error:
+            raise SettingsError(
+                f"the environment {str(self._folder / name)!r} cannot be removed ({error.strerror}); "
+                "remove it as the user that built it"
+            ) from error
 
     # -- Within --
 
     def _use(self, name: str) -> bool:
         """Take an environment into use; False if it is not built."""
         if name in self._used:
+            self._touch(name)
             return True
         path = self._folder / f"{name}.lock"
         if not path.exists():
             return False
         lock = Lock(path)
         if lock.take(alone=False) and record(self._folder / name) is not None:
-            os.utime(path)
+            self._touch(name)
             self._used[name] = lock
             self._builds.pop(name, None)
             return True
         lock.close()
         return False
+
+    def _touch(self, name: str) -> None:
+        """Note that an environment is used now, which the lock alone says no longer than this process lives."""
+        with contextlib.suppress(OSError):  # one that is only read, as in an image, is not removed for its age
+            os.utime(self._folder / f"{name}.lock")
 
     def _start(self, name: str, asked: tuple[str, ...], wanted: tuple[str, ...], ours: _Own) -> Build:
         build = Build(self._folder / name, asked, wanted)

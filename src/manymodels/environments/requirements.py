@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 
 import msgspec
@@ -18,8 +19,9 @@ from ..errors import BadArtifact
 #: Where an artifact says what it needs; and where SageMaker has it for scripts, which counts if the first is not there.
 FILE = "requirements.txt"
 SCRIPT_FILE = "code/requirements.txt"
-#: Bytes of such a file.
+#: Bytes of such a file, and requirements in it: whether they are met is looked at where others wait.
 LIMIT = 1 << 20
+MOST = 1000
 #: Characters of a line that a message shows.
 SHOWN = 200
 _HASH = re.compile(r"--hash=(sha(?:256|384|512):[0-9a-f]+)")
@@ -62,7 +64,9 @@ def _parse(text: str) -> Iterator[str]:
 
     :raises ValueError: naming the line and what is wrong with it.
     """
-    for number, line in _logical_lines(text):
+    for count, (number, line) in enumerate(_logical_lines(text), 1):
+        if count > MOST:
+            raise ValueError(f"line {number}: there are more than {MOST} requirements")
         hashes = sorted(set(_HASH.findall(line)))
         rest = _HASH.sub("", line).strip()
         if _OPTION.search(rest):
@@ -113,17 +117,18 @@ def parsed(line: str) -> Requirement:
 
 def met(lines: Iterable[str]) -> bool:
     """Say whether what is installed where this runs meets requirements; those with hashes or extras are not asked."""
-    return all(_is_met(line) for line in lines)
+    versions = functools.lru_cache(maxsize=None)(metadata.version)  # each is read from the disk
+    return all(_is_met(line, versions) for line in lines)
 
 
-def _is_met(line: str) -> bool:
+def _is_met(line: str, version_of: Callable[[str], str]) -> bool:
     requirement = parsed(line)
     if requirement.marker is not None and not requirement.marker.evaluate():
         return True
     if requirement.extras or "--hash=" in line:
         return False
     try:
-        version = Version(metadata.version(requirement.name))
+        version = Version(version_of(requirement.name))
     except metadata.PackageNotFoundError:
         return False
     return requirement.specifier.contains(version, prereleases=True)

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 GRACE = 120.0
 #: Signals that are handed on to the script.
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+#: Bytes read once it has ended: no pipe holds more of what it wrote, and what it left running may write for ever.
+DRAIN = 1 << 20
 #: Seconds until a signal is handed on, or the script's end seen.
 _TICK = 0.2
 #: Bytes of the script's last words that are kept, and characters of the line that opens the reason.
@@ -125,9 +127,10 @@ def _attend(process: subprocess.Popen[bytes], program: str, noted: list[int]) ->
     tail = b""
     handed = 0
     deadline = float("inf")
+    rest = DRAIN
     with process.stderr as errors:
         source: list[int] = [errors.fileno()]
-        while True:
+        while rest > 0:
             ended = process.poll() is not None
             for number in noted[handed:]:
                 handed += 1
@@ -144,6 +147,7 @@ def _attend(process: subprocess.Popen[bytes], program: str, noted: list[int]) ->
                 continue
             chunk = os.read(errors.fileno(), 1 << 16)
             source = source if chunk else []
+            rest -= len(chunk) if ended else 0
             tail = (tail + chunk)[-_TAIL:]
             sys.stderr.buffer.write(chunk)
             sys.stderr.buffer.flush()
