@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from pools import Toys, ask, home, running, until
 
 from manymodels import Accelerated, Artifact, Batch, Context, LeftToOriginal, ModelSettings, Plugins, RowBatch, hookimpl
 from manymodels.codecs import decode
-from manymodels.errors import BadInput
+from manymodels.errors import BadInput, WorkerDied
 from manymodels.invocation import Answer, Invocation
 from manymodels.model import Model
 from manymodels.plugins import Binding
@@ -309,6 +310,44 @@ async def test_a_model_whose_trial_ends_its_worker_is_not_tried_again(toys: Toys
         await toys.load(pool, "model", accelerate={"exit": 7})
         pid = (await ask(pool, "model"))["pid"]
         assert (await ask(pool, "other"))["pid"] == pid, "the new worker lives on"
+
+
+@pytest.mark.anyio
+async def test_a_trial_that_ends_its_worker_after_a_job_is_not_tried_again(toys: Toys) -> None:
+    async with running(workers=1) as pool:
+        gate = toys.gate()
+        await toys.load(pool, "model", accelerate={"wait": str(gate), "then": {"exit": 7}})
+        await toys.load(pool, "other")
+        await gate.reached()
+        between = asyncio.create_task(ask(pool, "other"))
+        await asyncio.sleep(0)
+        gate.open()
+        assert (await between)["model"] == "other"
+        await until(lambda: not pool.describe("other").workers, "the trial has ended the worker")
+        assert (await ask(pool, "model"))["model"] == "model"
+        await until(lambda: pool.describe("model").predictor, "it is told")
+        predictor = pool.describe("model").predictor
+        assert predictor is not None
+        assert predictor.reason == "its worker ended while a faster one was tried"
+
+
+@pytest.mark.anyio
+async def test_a_job_between_the_steps_of_a_trial_is_blamed_for_itself(toys: Toys) -> None:
+    async with running(workers=1) as pool:
+        gate = toys.gate()
+        await toys.load(pool, "model", slow=0.002, accelerate={"wait": str(gate)})
+        await toys.load(pool, "other")
+        await gate.reached()
+        fatal = asyncio.create_task(ask(pool, "other", exit=7))
+        await asyncio.sleep(0)
+        gate.open()
+        with pytest.raises(WorkerDied):
+            await fatal
+        await ask(pool, "model")
+        await until(lambda: pool.describe("model").predictor, "it is tried again")
+        predictor = pool.describe("model").predictor
+        assert predictor is not None
+        assert predictor.name == "quick"
 
 
 @pytest.mark.anyio

@@ -206,6 +206,10 @@ def test_after_a_long_step_it_is_looked_again_whether_the_server_is_busy(
     assert chores.wait() == CALM
     clock.busy = False
     assert chores.wait() == 0
+    chores.worked()
+    assert chores.wait() == CALM
+    clock.now += CALM
+    assert chores.wait() == 0, "one job does not have it rest for a minute"
 
 
 def test_a_process_is_busy_while_it_has_a_processor() -> None:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
+import pytest
 import xgboost
 from serving import FLOWER, constant, serve, until
 from sklearn.datasets import load_iris
+from test_residents import Shelf
+
+from manymodels import Plugins
+from manymodels.endpoint.container import SingleModel
+from manymodels.errors import ManyModelsError, ModelNotReady
+from manymodels.invocation import Invocation
+from manymodels.settings import load
 
 
 def booster(path: Path) -> None:
@@ -51,3 +60,17 @@ def test_variables_of_other_containers_are_named_in_the_log(tmp_path: Path) -> N
     with serve(tmp_path, "--workers", "1", env=env) as server:
         assert "SAGEMAKER_NUM_MODEL_WORKERS is not supported: set SAGEMAKER_MODEL_SERVER_WORKERS" in server.log()
         assert "SAGEMAKER_REGION" not in server.log()
+
+
+def test_what_keeps_a_model_from_loading_is_raised_anew_each_time() -> None:
+    async def refusals() -> list[ManyModelsError]:
+        role = SingleModel(Shelf(0), Plugins([]), load())
+        found: list[ManyModelsError] = []
+        for _ in range(2):
+            with pytest.raises(ModelNotReady) as refused:
+                await role.invoke(None, Invocation(b""))
+            found.append(refused.value)
+        return found
+
+    first, second = asyncio.run(refusals())
+    assert first is not second, "its traceback would keep every request"

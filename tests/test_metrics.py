@@ -18,6 +18,8 @@ from manymodels.errors import (
     ModelNotFound,
     ModelNotReady,
     Overloaded,
+    StoreDenied,
+    StoreUnavailable,
 )
 from manymodels.invocation import Answer
 from manymodels.metrics import Metrics, ServerState
@@ -204,7 +206,9 @@ def test_answers_and_errors() -> None:
     assert value(found, "manymodels_predict_seconds_sum") == 0.02
 
 
-@pytest.mark.parametrize("error", [ModelNotFound, BadTargetModel, Overloaded, ModelNotReady])
+@pytest.mark.parametrize(
+    "error", [ModelNotFound, BadTargetModel, Overloaded, ModelNotReady, StoreDenied, StoreUnavailable]
+)
 def test_names_of_nothing_get_no_seat(error: type[ManyModelsError]) -> None:
     metrics = Metrics(10)
     metrics.answered("known", answer(), 0.001)

@@ -246,6 +246,19 @@ def test_pinned_models_are_loaded_and_stay(serve: Serve) -> None:
     asyncio.run(run())
 
 
+def test_what_is_pinned_is_loaded_whatever_its_name_stands_for(serve: Serve, tmp_path: Path) -> None:
+    names = tmp_path / "names.json"
+    names.write_text('{"names": {"a": {"serve": {"a": 5, "b": 95}}}}')
+
+    async def run() -> None:
+        async with serve({"a": 1, "b": 1}, 10, pin="a", names=names) as (endpoint, shelf):
+            await endpoint._chores[0]
+            assert shelf.loads == ["a"]
+            assert (await endpoint.bring("a")).name == "b"
+
+    asyncio.run(run())
+
+
 def test_what_a_trace_asks_for_most_is_loaded_as_far_as_there_is_room(serve: Serve, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     trace.write_text("".join(f"1\tsmall{number}\n" * (number + 1) for number in range(10)) + "2\tgone\n" * 20)
@@ -440,5 +453,35 @@ def test_who_asks_shortly_before_the_store_is_due_does_not_wait_for_it(
                 answers.set()
             await until(lambda: shelf.held == {"a": 2})
             assert looks == ["a"], "it is asked once at a time"
+
+    asyncio.run(main())
+
+
+def test_a_model_that_leaves_while_the_store_is_asked_ahead_stays_away(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manymodels.endpoint.endpoint.AHEAD", 1.0)
+    answers = threading.Event()
+    answers.set()
+    find = LocalStore.find
+
+    def slow(store: LocalStore, target_model: str) -> Found:
+        assert target_model != "a" or answers.wait(60)
+        return find(store, target_model)
+
+    monkeypatch.setattr(LocalStore, "find", slow)
+
+    async def main() -> None:
+        async with serve({"a": 6, "b": 6}, 10, store_refresh=3600) as (endpoint, shelf):
+            await ask(endpoint, "a")
+            answers.clear()
+            try:
+                await ask(endpoint, "a", "b")
+            finally:
+                answers.set()
+            await endpoint._flights.settle()
+            assert shelf.held == {"b": 6}
+            await ask(endpoint, "a")
+            assert shelf.held == {"a": 6}
 
     asyncio.run(main())

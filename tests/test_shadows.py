@@ -68,6 +68,14 @@ async def test_answers_are_compared_as_values(given: Answer, counts: ShadowCount
     assert await result(always(given), answer([1.0, 2.0]), tolerance=0.01) == counts
 
 
+async def test_a_status_is_compared_with_the_one_served() -> None:
+    served = answer([1.0], status=201)
+    near = answer([1.0078125], status=201)
+    assert (await result(always(near), served, tolerance=0.01)).agreed == 1
+    other = answer([1.0])
+    assert (await result(always(other), served, tolerance=0.01)).last == "status 200 instead of 201"
+
+
 async def test_long_answers_are_compared_in_a_thread_and_very_long_ones_by_their_bytes() -> None:
     many = [0.5] * 5000
     assert await result(always(answer(many)), answer([*many[1:], 0.5078125]), tolerance=0.01) == ShadowCounts(

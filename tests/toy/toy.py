@@ -109,6 +109,7 @@ def accelerate(model: dict[str, Any], context: Context) -> Accelerated | None:
             raise RuntimeError("broken")
         if isinstance(data, dict) and "left" in data:
             raise LeftToOriginal
+        act(orders.get("then", {}))
         return predict_fn(data, quick, context) if table is not None else None
 
     return Accelerated("quick", predict, [{"tag": "probe"}, {"tag": "other"}])

@@ -150,5 +150,5 @@ class SingleModel(Container):
                 "or serve a model store"
             )
         if self._error is not None:
-            raise self._error
+            raise self._error.again()
         return await self._invoke(self.NAME, invocation)

@@ -287,7 +287,8 @@ class Endpoint(Measured):
             await leaving.wait()
         resident = self._residents.get(target_model)
         if resident is None:
-            await self._bring(opened, start, timings)
+            if self._flights.wanted(target_model):  # else it left during a look that was for who may come
+                await self._bring(opened, start, timings)
             return
         resident.unsure = None
         if resident.found.version == found.version:
@@ -352,8 +353,7 @@ class Endpoint(Measured):
         resident = self._residents.add(found, path, description.bytes, description.load_seconds, self._fresh_until())
         self._fetcher.check(resident)
         took = {"fetch_ms": round(timings.fetch * 1e3, 1), "load_ms": round(timings.load * 1e3, 1)}
-        extra = {"model": name, "plugin": description.plugin, "bytes": description.bytes, **took}
-        logger.info("loaded", extra=extra)
+        logger.info("loaded", extra={"model": name, "plugin": description.plugin, "bytes": description.bytes, **took})
 
     def _fresh_until(self) -> float:
         return time.monotonic() + self._settings.store_refresh
@@ -401,7 +401,6 @@ class Endpoint(Measured):
 
     async def warm(self, name: str) -> None:
         """Load a model if it is not there."""
-        name = self._artifact(name)
         if name not in self._residents:
             await self._load_patiently(name)
 

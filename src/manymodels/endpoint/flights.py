@@ -22,9 +22,12 @@ class Flight:
         self.asked: list[Asked] = []
         #: When it began, by the monotonic clock.
         self.began = time.monotonic()
+        #: Whether somebody waits for it, or did.
+        self.wanted = False
 
     async def wait(self, seconds: float | None = None) -> bool:
         """Wait for its end, for so many seconds at most, and say whether it has come."""
+        self.wanted = True
         await asyncio.wait([self.task], timeout=seconds)
         return self.task.done()
 
@@ -59,14 +62,19 @@ class Flights:
     def join(self, target_model: str) -> Flight:
         """Return the flight for a model, which begins if there is none."""
         flight = self._flights.get(target_model)
-        if flight is None:
+        if flight is None or flight.task.done():
             task = asyncio.create_task(self._fly(target_model))
             flight = self._flights[target_model] = Flight(task)
             task.add_done_callback(functools.partial(self._landed, target_model))
         return flight
 
+    def wanted(self, target_model: str) -> bool:
+        """Say whether somebody waits for the flight of a model."""
+        return self._flights[target_model].wanted
+
     def _landed(self, target_model: str, task: asyncio.Task[Timings]) -> None:
-        del self._flights[target_model]
+        if self._flights[target_model].task is task:  # else the next has begun before this was told
+            del self._flights[target_model]
         if not task.cancelled():
             task.exception()  # whoever waited may be gone, and asyncio would log it as never retrieved
         self._on_landed()

@@ -77,8 +77,12 @@ class Measured:
 
     async def bring(self, name: str) -> ModelDescription:
         """Return a model, loaded first if it has to be and that is for this role to decide."""
-        await self.warm(name)
+        await self.warm(self._artifact(name))
         return self.describe(name)
+
+    def _artifact(self, name: str) -> str:
+        """Return the model that a name stands for: itself, where there are no names above artifacts."""
+        return name
 
     async def refresh(self, name: str) -> ModelDescription:
         """Refuse: there is no store to ask."""

@@ -13,6 +13,8 @@ from ..errors import (
     ModelNotReady,
     OutOfMemory,
     Overloaded,
+    StoreDenied,
+    StoreUnavailable,
     WorkerDied,
 )
 from ..invocation import Answer
@@ -31,8 +33,8 @@ EVICTIONS = {
 #: Why worker processes are started again.
 RESTARTS = ("died", "timeout", "leak")
 
-#: Errors that come of names too that no model has.
-_UNPROVEN = (BadTargetModel, ModelNotFound, ModelNotReady, Overloaded)
+#: Errors that come of names too that no model has: a store that denies access, or is away, does not say that it has it.
+_UNPROVEN = (BadTargetModel, ModelNotFound, ModelNotReady, Overloaded, StoreDenied, StoreUnavailable)
 
 
 @dataclass

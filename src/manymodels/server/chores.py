@@ -160,9 +160,12 @@ class Chores:
         return min(waits, default=None)
 
     def _wait_unhurried(self, now: float) -> float:
-        pause = self._unhurried.pause(now, self._worked, busy=self._server_busy())
+        calm = self._worked + CALM - now
+        if calm <= 0.0 and not self._server_busy():
+            return 0.0
+        pause = self._unhurried.pause(now, self._worked, busy=True)
         if callable(next(iter(self._unhurried.chores.values()))):
-            pause = max(pause, self._worked + CALM - now)
+            pause = max(pause, calm)
         return min(pause, CALM)  # then it is looked again whether it is busy
 
     def work(self, interrupted: Callable[[float], object]) -> None:

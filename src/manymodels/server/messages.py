@@ -161,7 +161,7 @@ class Failed(msgspec.Struct, tag="failed", array_like=True):
 
 
 class Tries(msgspec.Struct, tag="tries", array_like=True):
-    """Worker to front: a faster predictor of a model is made and tried, until it answers a job or sends `Serves`."""
+    """Worker to front: a faster predictor of a model is made or tried, until another such message or `Serves`."""
 
     model: int
 

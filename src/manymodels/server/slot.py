@@ -147,6 +147,7 @@ class Slot(asyncio.Protocol):
         old = Slot(self._owner, f"{self.name}-old", self.launcher, self._max_batch, self._batched)
         old.process, old.connected, old.last_active = self.process, self.connected, self.last_active
         old.sent, old.began, old.loading = self.sent, self.began, self.loading
+        old.tries, self.tries = self.tries, None
         old._frames, old._transport = self._frames, self._transport
         if self._transport is not None:
             self._transport.set_protocol(old)
@@ -321,7 +322,6 @@ class Slot(asyncio.Protocol):
             job.stream(message, functools.partial(_tell, self._transport))
             return
         self.sent.popleft()
-        self.tries = None  # the worker says so before it goes on with that
         self._begin()
         if isinstance(message, Answered):
             self._batched(len(message.outcomes))

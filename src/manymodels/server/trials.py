@@ -15,6 +15,8 @@ from .messages import sendable
 
 #: Invocations after which a faster predictor is tried at once: for fewer, the trial costs more than it saves.
 ASKED = 4
+#: A number that no model has.
+NOBODY = 0
 #: Longest reason that is passed on, in characters; a plugin's error may be of any length.
 _REASON = 1000
 
@@ -26,7 +28,7 @@ class Trials:
         """Have no model yet.
 
         :param begins: called with a model's number before a faster predictor of it is made or tried, which may end
-            the process; again after a job, or a step for another.
+            the process; with `NOBODY` before what comes between its steps.
         :param serves: called with what serves a model from now on; after a trial, and if it changes later.
         """
         self._chores = chores
@@ -42,9 +44,11 @@ class Trials:
         else:
             model.predictor, model.news = Predictor(reason="its worker ended while a faster one was tried"), True
 
-    def worked(self) -> None:
-        """Take note that a job was done, by whose answer the front knows that no step was."""
-        self._trying = None
+    def pause(self) -> None:
+        """Say before a job that no step is being done, where the front knows of one."""
+        if self._trying is not None:
+            self._trying = None
+            self._begins(NOBODY)
 
     def asked(self, number: int, model: Model) -> None:
         """Take note that a model was asked."""

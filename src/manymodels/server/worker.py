@@ -119,6 +119,7 @@ class Worker:
                 while self._jobs:
                     job = self._jobs.popleft()
                     start = time.monotonic()
+                    self._trials.pause()
                     self._send(self._do(job))
                     self._follow_up(job)
                     # A cancellation of the jobs behind one that took long may have come meanwhile.
@@ -144,7 +145,6 @@ class Worker:
         """Take on the chores that a job leads to."""
         chores = self._chores
         chores.worked()
-        self._trials.worked()
         chores.add(None, self._report_memory, REPORT)
         model = self._models.get(job.model)
         if isinstance(job, Run) and model is not None:
