@@ -91,6 +91,15 @@ def unload_frees_memory(subject: Subject) -> str:
     """
     for _ in range(3):
         _once(subject)
+    try:
+        taken = _free_again(subject)
+    except Failed:
+        taken = _free_again(subject)  # what a library makes once, whenever that is, stays the first time only
+    return f"{taken / _AT_A_TIME / 1024:.1f} KiB each"
+
+
+def _free_again(subject: Subject) -> int:
+    """Load models and unload them; return the bytes they took."""
     before = _Usage()
     models = [subject.model() for _ in range(_AT_A_TIME)]
     for model in models:
@@ -105,7 +114,7 @@ def unload_frees_memory(subject: Subject) -> str:
         grown, kept = taken.memory[kind] - before.memory[kind], after.memory[kind] - before.memory[kind]
         if kept > slack + _KEPT * grown:
             raise Failed(f"{_AT_A_TIME} models take {grown >> 10} KiB, and {kept >> 10} KiB of it stay when they go")
-    return f"{(taken.memory[0] - before.memory[0]) / _AT_A_TIME / 1024:.1f} KiB each"
+    return taken.memory[0] - before.memory[0]
 
 
 class _Usage:
