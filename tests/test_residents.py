@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,43 @@ def serve(tmp_path: Path) -> Serve:
             await endpoint.stop()
 
     return serving
+
+
+class Looks:
+    """Looks at the store."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self._silent: tuple[str, ...] = ()
+        self._answers = threading.Event()
+
+    def note(self, name: str) -> None:
+        """Take note of a look, which waits if it is not to be answered."""
+        self.names.append(name)
+        assert name not in self._silent or self._answers.wait(60)
+
+    @contextmanager
+    def unanswered(self, *names: str) -> Iterator[None]:
+        """Have looks for these wait until the block is left."""
+        self.names.clear()
+        self._answers.clear()
+        self._silent = names
+        try:
+            yield
+        finally:
+            self._answers.set()
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
+    looks, find = Looks(), LocalStore.find
+
+    def noted(store: LocalStore, target_model: str) -> Found:
+        looks.note(target_model)
+        return find(store, target_model)
+
+    monkeypatch.setattr(LocalStore, "find", noted)
+    return looks
 
 
 async def ask(endpoint: Endpoint, *names: str) -> None:
@@ -393,92 +430,52 @@ def test_the_journal_is_bounded() -> None:
 
 
 def test_a_loaded_model_is_served_while_the_store_does_not_answer(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, looks: Looks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("manymodels.endpoint.endpoint.LOOK", 0.05)
-    answers = threading.Event()
-    answers.set()
-    find = LocalStore.find
-
-    def slow(store: LocalStore, target_model: str) -> Found:
-        assert answers.wait(60)
-        return find(store, target_model)
-
-    monkeypatch.setattr(LocalStore, "find", slow)
 
     async def main() -> None:
         async with serve({"a": 1, "b": 1}, 10, store_refresh=0) as (endpoint, _):
             await ask(endpoint, "a", "b")
-            answers.clear()
-            try:
+            with looks.unanswered("a", "b"):
                 await ask(endpoint, "a", "b", "a")
-            finally:
-                answers.set()
             await ask(endpoint, "a", "b")
 
     asyncio.run(main())
 
 
 def test_who_asks_shortly_before_the_store_is_due_does_not_wait_for_it(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    serve: Serve, looks: Looks, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    answers = threading.Event()
-    answers.set()
-    looks: list[str] = []
-    find = LocalStore.find
-
-    def slow(store: LocalStore, target_model: str) -> Found:
-        looks.append(target_model)
-        assert answers.wait(60)
-        return find(store, target_model)
-
-    monkeypatch.setattr(LocalStore, "find", slow)
-
     async def main() -> None:
         monkeypatch.setattr("manymodels.endpoint.endpoint.AHEAD", 0.0)
         async with serve({"a": 1}, 10, store_refresh=3600) as (endpoint, _):
             await ask(endpoint, "a")
-            looks.clear()
+            looks.names.clear()
             await ask(endpoint, "a")
-            assert looks == [], "the store is not due for long"
+            assert looks.names == [], "the store is not due for long"
         monkeypatch.setattr("manymodels.endpoint.endpoint.AHEAD", 1.0)
         async with serve({"a": 1}, 10, store_refresh=3600) as (endpoint, shelf):
             await ask(endpoint, "a")
-            looks.clear()
-            answers.clear()
             (tmp_path / "store" / "a").write_bytes(b"..")
-            try:
+            with looks.unanswered("a"):
                 await asyncio.wait_for(ask(endpoint, "a", "a"), PATIENCE)
-            finally:
-                answers.set()
             await until(lambda: shelf.held == {"a": 2})
-            assert looks == ["a"], "it is asked once at a time"
+            assert looks.names == ["a"], "it is asked once at a time"
 
     asyncio.run(main())
 
 
 def test_a_model_that_leaves_while_the_store_is_asked_ahead_stays_away(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, looks: Looks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("manymodels.endpoint.endpoint.AHEAD", 1.0)
-    answers = threading.Event()
-    answers.set()
-    find = LocalStore.find
-
-    def slow(store: LocalStore, target_model: str) -> Found:
-        assert target_model != "a" or answers.wait(60)
-        return find(store, target_model)
-
-    monkeypatch.setattr(LocalStore, "find", slow)
 
     async def main() -> None:
         async with serve({"a": 6, "b": 6}, 10, store_refresh=3600) as (endpoint, shelf):
             await ask(endpoint, "a")
-            answers.clear()
-            try:
+            with looks.unanswered("a"):
                 await ask(endpoint, "a", "b")
-            finally:
-                answers.set()
             await endpoint._flights.settle()
             assert shelf.held == {"b": 6}
             await ask(endpoint, "a")
