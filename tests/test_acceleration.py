@@ -18,6 +18,8 @@ from manymodels.errors import BadInput, WorkerDied
 from manymodels.invocation import Answer, Invocation
 from manymodels.model import Model
 from manymodels.plugins import Binding
+from manymodels.server.workers import WorkerPool
+from manymodels.trial import Predictor
 
 ONE = np.array([[1.0, 2.0]])
 MANY = np.array([[0.5, -1.0]] * 20)
@@ -229,20 +231,23 @@ def test_an_original_that_works_in_place_is_given_copies() -> None:
 # -- In workers --
 
 
+async def tried(pool: WorkerPool, name: str) -> Predictor:
+    """Wait until it is told which predictor serves a model, and return it."""
+    await until(lambda: pool.describe(name).predictor, f"{name} had its turn")
+    predictor = pool.describe(name).predictor
+    assert predictor is not None
+    return predictor
+
+
 @pytest.mark.anyio
 async def test_a_worker_accelerates_what_was_asked_for(toys: Toys) -> None:
     async with running(workers=1) as pool:
         await toys.load(pool, "quick", slow=0.002, accelerate={})
         await toys.load(pool, "plain")
         assert (await ask(pool, "quick", tag="a"))["tag"] == "a"
-        await until(lambda: pool.describe("quick").predictor, "the model is accelerated")
-        predictor = pool.describe("quick").predictor
-        assert predictor is not None
+        predictor = await tried(pool, "quick")
         assert (predictor.name, predictor.difference) == ("quick", 0.0)
-        await until(lambda: pool.describe("plain").predictor, "the model that nobody asked had its turn")
-        plain = pool.describe("plain").predictor
-        assert plain is not None
-        assert plain.reason == "the plugin knows no faster one"
+        assert (await tried(pool, "plain")).reason == "the plugin knows no faster one", "nobody asked it"
         assert (await ask(pool, "quick", tag="b", left=True))["tag"] == "b"
         assert (await ask(pool, "quick", tag="c", broken=True))["tag"] == "c"
         await until(lambda: pool.describe("quick").predictor != predictor, "the failure is told")
@@ -325,10 +330,7 @@ async def test_a_trial_that_ends_its_worker_after_a_job_is_not_tried_again(toys:
         assert (await between)["model"] == "other"
         await until(lambda: not pool.describe("other").workers, "the trial has ended the worker")
         assert (await ask(pool, "model"))["model"] == "model"
-        await until(lambda: pool.describe("model").predictor, "it is told")
-        predictor = pool.describe("model").predictor
-        assert predictor is not None
-        assert predictor.reason == "its worker ended while a faster one was tried"
+        assert (await tried(pool, "model")).reason == "its worker ended while a faster one was tried"
 
 
 @pytest.mark.anyio
@@ -344,10 +346,7 @@ async def test_a_job_between_the_steps_of_a_trial_is_blamed_for_itself(toys: Toy
         with pytest.raises(WorkerDied):
             await fatal
         await ask(pool, "model")
-        await until(lambda: pool.describe("model").predictor, "it is tried again")
-        predictor = pool.describe("model").predictor
-        assert predictor is not None
-        assert predictor.name == "quick"
+        assert (await tried(pool, "model")).name == "quick", "it is tried again"
 
 
 @pytest.mark.anyio

@@ -36,8 +36,9 @@ class _Queue:
         self.chores: dict[Hashable, Chore | Iterator[None]] = {}
         #: Since when a step waits.
         self.waiting = 0.0
+        #: When the last step was done.
+        self.ended = 0.0
         self._rest = rest
-        self._ended = 0.0
         self._rest_until = 0.0
 
     def push(self, key: Hashable, chore: Chore | Iterator[None], now: float) -> None:
@@ -46,14 +47,11 @@ class _Queue:
             self.waiting = now
         self.chores[key] = chore
 
-    def pause(self, now: float, worked: float, *, busy: bool = False) -> float:
-        """Return for how many seconds the next step is put off.
+    def pause(self, now: float, worked: float) -> float:
+        """Return for how many seconds the next step is put off under load.
 
         :param worked: when the last job was done.
-        :param busy: whether it rests even if none was done since the last step.
         """
-        if worked < self._ended and not busy:
-            return 0.0
         quiet = min(worked + QUIET, self.waiting + PATIENCE)
         return max(0.0, self._rest_until - now, quiet - now)
 
@@ -70,7 +68,7 @@ class _Queue:
         except Exception:
             logger.exception("a chore failed")
             self.chores.pop(key, None)
-        now = self._ended = clock()
+        now = self.ended = clock()
         self._rest_until = now + self._rest * (now - start)
         if key in self.chores:
             return None
@@ -153,7 +151,7 @@ class Chores:
                 self._due.push(key, chore, now)
         self._calm_down(now)
         if self._due.chores:
-            return self._due.pause(now, self._worked)
+            return 0.0 if self._worked < self._due.ended else self._due.pause(now, self._worked)
         waits = [self._times[0][0] - now] if self._times else []
         if self._unhurried.chores:
             waits.append(self._wait_unhurried(now))
@@ -163,7 +161,7 @@ class Chores:
         calm = self._worked + CALM - now
         if calm <= 0.0 and not self._server_busy():
             return 0.0
-        pause = self._unhurried.pause(now, self._worked, busy=True)
+        pause = self._unhurried.pause(now, self._worked)
         if callable(next(iter(self._unhurried.chores.values()))):
             pause = max(pause, calm)
         return min(pause, CALM)  # then it is looked again whether it is busy
